@@ -1,0 +1,287 @@
+//! The command line, by the conventions for vhost-user back-end programs (QEMU
+//! docs/interop/vhost-user.rst, "Backend program conventions").
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::Parser;
+use nosnoop_protocol::geometry::Size;
+use nosnoop_protocol::ids::MAX_SCANOUTS;
+
+use crate::daemon::serve::{Endpoint, Options};
+use crate::device::quota::{DEFAULT_HOSTMEM, DEFAULT_RESOURCES, Limits};
+use crate::display::OutputConfig;
+
+/// What `--print-capabilities` prints (QEMU docs/interop/vhost-user.json,
+/// `VHostUserBackendCapabilitiesGPU`): this build has no 3D renderer, so no feature.
+const CAPABILITIES: &str = "{\n  \"type\": \"gpu\",\n  \"features\": []\n}";
+
+/// The largest width and height of an output: EDID and drivers know no larger one.
+const MAX_OUTPUT_EDGE: u32 = 16_384;
+
+/// The refresh rates that an output may have, in Hz.
+const REFRESH_RANGE: std::ops::RangeInclusive<u32> = 1..=500;
+
+/// A vhost-user virtio-gpu back-end.
+#[derive(Debug, Parser)]
+#[command(name = "nosnoop-gpu", version, max_term_width = 100)]
+struct Arguments {
+    /// Listen for front-ends on this Unix socket
+    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
+    socket_path: Option<PathBuf>,
+
+    /// Use this inherited socket, then exit when its front-end disconnects
+    #[arg(long, value_name = "FDNUM")]
+    fd: Option<RawFd>,
+
+    /// Print what this build can do, as JSON, and exit
+    #[arg(long)]
+    print_capabilities: bool,
+
+    /// DRM render node of the 3D renderer (not in this build)
+    #[arg(long, value_name = "PATH")]
+    render_node: Option<PathBuf>,
+
+    /// Enable the virgl 3D renderer (not in this build)
+    #[arg(long)]
+    virgl: bool,
+
+    /// An output: WIDTHxHEIGHT or WIDTHxHEIGHT@HZ; repeat for up to 16. A front-end's display
+    /// socket overrides it [default: 1280x800@60]
+    #[arg(long = "output", value_name = "MODE", value_parser = parse_output)]
+    outputs: Vec<OutputConfig>,
+
+    /// Host memory that a guest's pictures may take: bytes, or with K, M or G [default: 512M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_hostmem: Option<u64>,
+
+    /// Resources that a guest may have
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_RESOURCES)]
+    max_resources: usize,
+
+    /// Exit when the first front-end disconnects
+    #[arg(long)]
+    once: bool,
+
+    /// What to log to standard error
+    #[arg(long, value_name = "LEVEL", default_value = "warn",
+          value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
+    log_level: String,
+
+    /// Where SIGUSR1 writes a picture of each output, scanout-N.png
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    screenshot_dir: PathBuf,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Action {
+    /// Print this text to standard output and exit with status 0.
+    Print(String),
+    /// Be the daemon, logging up to this level.
+    Serve(Options, log::LevelFilter),
+}
+
+/// A command line that makes no sense, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// One line that says what is wrong and what to do.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, UsageError> {
+    let parsed = match Arguments::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) if !error.use_stderr() => return Ok(Action::Print(error.to_string())),
+        Err(error) => return Err(UsageError(one_line(&error))),
+    };
+    if parsed.print_capabilities {
+        return Ok(Action::Print(format!("{CAPABILITIES}\n")));
+    }
+    if parsed.virgl || parsed.render_node.is_some() {
+        let option = if parsed.virgl {
+            "--virgl"
+        } else {
+            "--render-node"
+        };
+        return Err(UsageError(format!(
+            "{option} needs a 3D renderer, which this build does not have; leave it out for 2D"
+        )));
+    }
+    let endpoint = match (parsed.socket_path, parsed.fd) {
+        (Some(path), None) => Endpoint::Path(path),
+        (None, Some(number)) => Endpoint::Fd(number),
+        _ => {
+            return Err(UsageError(
+                "give either --socket-path PATH or --fd FDNUM".to_owned(),
+            ));
+        }
+    };
+    let outputs = if parsed.outputs.is_empty() {
+        vec![OutputConfig {
+            size: Size {
+                width: 1280,
+                height: 800,
+            },
+            refresh_hz: 60,
+        }]
+    } else {
+        parsed.outputs
+    };
+    if outputs.len() > MAX_SCANOUTS {
+        return Err(UsageError(format!(
+            "{} outputs were given; a virtio-gpu device has at most {MAX_SCANOUTS}",
+            outputs.len()
+        )));
+    }
+    let options = Options {
+        endpoint,
+        once: parsed.once,
+        outputs,
+        limits: Limits {
+            hostmem: parsed.max_hostmem.unwrap_or(DEFAULT_HOSTMEM),
+            resources: parsed.max_resources,
+        },
+        screenshot_dir: parsed.screenshot_dir,
+    };
+    // The parser has allowed nothing that is not a level.
+    let level = parsed.log_level.parse().unwrap_or(log::LevelFilter::Warn);
+    Ok(Action::Serve(options, level))
+}
+
+/// The first paragraph of the parser's message, which says what is wrong, as one line.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{line}; see --help")
+}
+
+fn parse_output(text: &str) -> Result<OutputConfig, String> {
+    let (size, refresh) = text.split_once('@').unwrap_or((text, "60"));
+    let parsed = size.split_once('x').and_then(|(width, height)| {
+        let width = width.parse().ok()?;
+        let height = height.parse().ok()?;
+        Some((Size { width, height }, refresh.parse().ok()?))
+    });
+    let Some((size, refresh_hz)) = parsed else {
+        return Err(
+            "write an output as WIDTHxHEIGHT or WIDTHxHEIGHT@HZ, as in 1920x1080@60".into(),
+        );
+    };
+    let edges = 1..=MAX_OUTPUT_EDGE;
+    if !edges.contains(&size.width) || !edges.contains(&size.height) {
+        return Err(format!(
+            "width and height must be from 1 to {MAX_OUTPUT_EDGE}"
+        ));
+    }
+    if !REFRESH_RANGE.contains(&refresh_hz) {
+        let (least, most) = (REFRESH_RANGE.start(), REFRESH_RANGE.end());
+        return Err(format!(
+            "the refresh rate must be from {least} to {most} Hz"
+        ));
+    }
+    Ok(OutputConfig { size, refresh_hz })
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (text.get(..at), 10),
+        Some((at, 'm' | 'M')) => (text.get(..at), 20),
+        Some((at, 'g' | 'G')) => (text.get(..at), 30),
+        _ => (Some(text), 0),
+    };
+    digits
+        .and_then(|digits| digits.parse::<u64>().ok())
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "write a size as bytes or with K, M or G, as in 512M".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<Action, UsageError> {
+        parse(
+            std::iter::once("nosnoop-gpu")
+                .chain(arguments.iter().copied())
+                .map(OsString::from),
+        )
+    }
+
+    fn options(arguments: &[&str]) -> Options {
+        match run(arguments).unwrap() {
+            Action::Serve(options, _) => options,
+            Action::Print(text) => panic!("printed {text}"),
+        }
+    }
+
+    #[test]
+    fn a_socket_path_alone_gives_one_output_and_the_default_quotas() {
+        let options = options(&["--socket-path=/tmp/s"]);
+        assert_eq!(options.endpoint, Endpoint::Path("/tmp/s".into()));
+        assert_eq!(options.outputs.len(), 1);
+        assert_eq!(options.limits.hostmem, 512 << 20);
+        assert!(!options.once);
+    }
+
+    #[test]
+    fn outputs_are_read_with_and_without_refresh() {
+        let options = options(&["--fd", "5", "--output", "640x480", "--output=3840x2160@120"]);
+        assert_eq!(options.endpoint, Endpoint::Fd(5));
+        let read: Vec<_> = options
+            .outputs
+            .iter()
+            .map(|output| (output.size.width, output.size.height, output.refresh_hz))
+            .collect();
+        assert_eq!(read, [(640, 480, 60), (3840, 2160, 120)]);
+    }
+
+    #[test]
+    fn sizes_are_read_with_every_unit() {
+        for (text, bytes) in [("7", 7), ("2K", 2 << 10), ("3m", 3 << 20), ("1G", 1 << 30)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "-1", "1T", "99999999999G", "é"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_command_lines_are_refused_in_one_line() {
+        let many = vec!["--socket-path=/s"; 1]
+            .into_iter()
+            .chain(std::iter::repeat_n("--output=64x64", 17))
+            .collect::<Vec<_>>();
+        let cases: [(&[&str], &str); 10] = [
+            (&[], "--socket-path"),
+            (&["--socket-path=/s", "--fd=3"], "--fd"),
+            (&["--fd=x"], "--fd"),
+            (&["--socket-path=/s", "--output=0x5"], "from 1 to"),
+            (&["--socket-path=/s", "--output=5"], "WIDTHxHEIGHT"),
+            (&["--socket-path=/s", "--output=5x5@0"], "refresh"),
+            (&["--socket-path=/s", "--virgl"], "3D renderer"),
+            (&["--socket-path=/s", "--render-node=/dev/x"], "3D renderer"),
+            (&["--socket-path=/s", "--nonsense"], "--nonsense"),
+            (&many, "at most 16"),
+        ];
+        for (arguments, expected) in cases {
+            let message = run(arguments).unwrap_err().to_string();
+            assert!(message.contains(expected), "{arguments:?}: {message}");
+            assert!(!message.contains('\n'), "{arguments:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_the_json_that_libvirt_reads() {
+        let Ok(Action::Print(text)) = run(&["--print-capabilities"]) else {
+            panic!()
+        };
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json, serde_json::json!({ "type": "gpu", "features": [] }));
+    }
+}

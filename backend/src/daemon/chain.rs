@@ -1,0 +1,109 @@
+//! One descriptor chain: the guest's request bytes and where the response goes.
+
+use nosnoop_protocol::wire::VirtioGpuCtrlHdr;
+use virtio_queue::DescriptorChain;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use crate::GuestMemory;
+use crate::device::quota::MAX_BACKING_ENTRIES;
+
+/// The most bytes of a request that are looked at: a `RESOURCE_ATTACH_BACKING` with the most
+/// entries that a resource may have, 16 bytes each, and one page for everything else. What lies
+/// beyond is never read, so a request that needs it counts as short.
+pub const MAX_REQUEST: usize = MAX_BACKING_ENTRIES * 16 + 4096;
+
+/// Bytes of the shortest response, the bare header.
+pub const MIN_RESPONSE: usize = size_of::<VirtioGpuCtrlHdr>();
+
+/// The buffers of the request in work, kept from request to request.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    /// The device-readable part, copied out of guest memory once.
+    pub(super) request: Vec<u8>,
+    /// The response to write.
+    pub(super) response: Vec<u8>,
+    writable: Vec<Segment>,
+    readable: Vec<Segment>,
+    malformed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    address: GuestAddress,
+    len: usize,
+}
+
+impl Buffers {
+    /// Reads a chain. Afterwards [`Buffers::malformed`] says whether it was one.
+    pub(super) fn load(&mut self, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) {
+        self.request.clear();
+        self.readable.clear();
+        self.writable.clear();
+        self.malformed = self.walk(chain, memory).is_none() || self.copy_request(memory).is_none();
+    }
+
+    /// Whether the chain broke a rule of the rings: a loop, an index out of range, a nested or torn
+    /// indirect table, a device-readable descriptor after a device-writable one, more than 2^32
+    /// bytes, or a buffer outside guest memory. Such a request has no meaning and no place for
+    /// an answer.
+    pub(super) fn malformed(&self) -> bool {
+        self.malformed
+    }
+
+    /// Bytes that the guest leaves for the response.
+    pub(super) fn room(&self) -> usize {
+        self.writable
+            .iter()
+            .fold(0, |sum, segment| sum.saturating_add(segment.len))
+    }
+
+    /// Writes the response, which must fit the [`Buffers::room`]; returns the bytes written.
+    pub(super) fn write_response(&self, memory: &GuestMemory) -> u32 {
+        let mut rest = self.response.as_slice();
+        let mut written = 0;
+        for segment in &self.writable {
+            let (part, after) = rest.split_at(segment.len.min(rest.len()));
+            if part.is_empty() || memory.write_slice(part, segment.address).is_err() {
+                break;
+            }
+            written = u32::try_from(part.len()).map_or(written, |len| len.saturating_add(written));
+            rest = after;
+        }
+        written
+    }
+
+    fn walk(&mut self, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) -> Option<()> {
+        // The iterator ends early on what it finds wrong, so a chain is whole only if the last
+        // descriptor that it gave says so.
+        let mut more = true;
+        for descriptor in chain {
+            more = descriptor.has_next();
+            let address = descriptor.addr();
+            let len = usize::try_from(descriptor.len()).ok()?;
+            let segment = Segment { address, len };
+            if len > 0 && !memory.check_range(address, len) {
+                return None;
+            }
+            if descriptor.is_write_only() {
+                self.writable.push(segment);
+            } else if self.writable.is_empty() {
+                self.readable.push(segment);
+            } else {
+                return None;
+            }
+        }
+        (!more).then_some(())
+    }
+
+    fn copy_request(&mut self, memory: &GuestMemory) -> Option<()> {
+        for segment in &self.readable {
+            let start = self.request.len();
+            let len = segment.len.min(MAX_REQUEST.saturating_sub(start));
+            self.request.resize(start.saturating_add(len), 0);
+            memory
+                .read_slice(self.request.get_mut(start..)?, segment.address)
+                .ok()?;
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,294 @@
+//! From the command line to sessions: sockets, signals, one front-end after the other.
+
+use std::fs;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::{lock, session};
+use crate::device::quota::Limits;
+use crate::display::{Display, OutputConfig};
+use crate::sys::fd::inherited;
+
+/// Where front-ends come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Listen on this path.
+    Path(PathBuf),
+    /// Use this inherited descriptor: a connected socket, or a listening one for one connection.
+    Fd(RawFd),
+}
+
+/// Everything that the command line decides.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where front-ends come from.
+    pub endpoint: Endpoint,
+    /// End after the first front-end.
+    pub once: bool,
+    /// The outputs, unless a display socket says otherwise; 1 to 16.
+    pub outputs: Vec<OutputConfig>,
+    /// The guest's quotas.
+    pub limits: Limits,
+    /// Where SIGUSR1 puts its pictures.
+    pub screenshot_dir: PathBuf,
+}
+
+/// Why the daemon could not do its work; the text is for the person who started it.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The socket's path cannot be listened on.
+    #[error("cannot listen on {path}: {source}; choose another --socket-path")]
+    Listen {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something that is not a socket is in the way.
+    #[error("{0} exists and is not a socket; choose another --socket-path or remove it")]
+    NotASocket(PathBuf),
+    /// The inherited descriptor is no use.
+    #[error("cannot use descriptor {number} as vhost-user socket: {source}; check --fd")]
+    Fd {
+        /// The number that was given.
+        number: RawFd,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A thread, a signal handler or an event could not be set up.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+    /// No further connection can be accepted.
+    #[error("cannot accept a front-end's connection: {0}")]
+    Accept(io::Error),
+    /// A connection could not be served for a reason on this side.
+    #[error("cannot serve the front-end: {0}")]
+    Session(io::Error),
+}
+
+/// Serves front-ends until told to stop (SIGTERM, SIGINT), or until the first one leaves where
+/// only one can come or is wanted.
+///
+/// # Errors
+/// [`DaemonError`]: what to print before a non-zero exit.
+pub fn serve(options: &Options) -> Result<(), DaemonError> {
+    // First of all: the descriptor must be taken before this process opens any itself.
+    let mut source = Source::open(&options.endpoint)?;
+    let control = Arc::new(Control::new().map_err(DaemonError::Start)?);
+    control
+        .handle_signals(options.screenshot_dir.clone())
+        .map_err(DaemonError::Start)?;
+    while let Some(stream) = source.next(&control)? {
+        control.run_session(stream, options)?;
+        if options.once {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the connections.
+enum Source {
+    Listener { socket: UnixListener, path: PathBuf },
+    Inherited(Option<Inherited>),
+}
+
+enum Inherited {
+    Connected(UnixStream),
+    Listening(UnixListener),
+}
+
+impl Source {
+    fn open(endpoint: &Endpoint) -> Result<Self, DaemonError> {
+        match endpoint {
+            Endpoint::Path(path) => {
+                remove_stale_socket(path)?;
+                let socket = UnixListener::bind(path).map_err(|source| DaemonError::Listen {
+                    path: path.clone(),
+                    source,
+                })?;
+                Ok(Self::Listener {
+                    socket,
+                    path: path.clone(),
+                })
+            }
+            Endpoint::Fd(number) => {
+                let failed = |source| DaemonError::Fd {
+                    number: *number,
+                    source,
+                };
+                let fd = inherited(*number).map_err(failed)?;
+                let listening = rustix::net::sockopt::socket_acceptconn(&fd)
+                    .map_err(|error| failed(error.into()))?;
+                Ok(Self::Inherited(Some(if listening {
+                    Inherited::Listening(UnixListener::from(fd))
+                } else {
+                    Inherited::Connected(UnixStream::from(fd))
+                })))
+            }
+        }
+    }
+
+    /// The next connection; `None` when there is to be no further one.
+    fn next(&mut self, control: &Control) -> Result<Option<UnixStream>, DaemonError> {
+        match self {
+            Self::Listener { socket, .. } => control.accept(socket),
+            Self::Inherited(inherited) => match inherited.take() {
+                None => Ok(None),
+                Some(Inherited::Connected(stream)) => Ok(Some(stream)),
+                Some(Inherited::Listening(socket)) => control.accept(&socket),
+            },
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Self::Listener { path, .. } = self {
+            // If somebody has removed it already, nothing is left to do.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes away the socket that a daemon before us left behind. As with QEMU's own back-ends nothing
+/// tells a socket that is still in use from one that is not, so the path is ours to take.
+fn remove_stale_socket(path: &Path) -> Result<(), DaemonError> {
+    let failed = |source| DaemonError::Listen {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(path).map_err(failed),
+        Ok(_) => Err(DaemonError::NotASocket(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What the signal thread and the serving thread share.
+struct Control {
+    stopping: AtomicBool,
+    /// Readable once the daemon is to stop; wakes a wait for a connection.
+    wake: rustix::fd::OwnedFd,
+    current: Mutex<Option<Current>>,
+}
+
+/// The connection that is being served.
+struct Current {
+    stream: UnixStream,
+    display: Option<Arc<Display>>,
+}
+
+impl Control {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            stopping: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            current: Mutex::new(None),
+        })
+    }
+
+    fn handle_signals(self: &Arc<Self>, screenshot_dir: PathBuf) -> io::Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
+        let control = Arc::clone(self);
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    match signal {
+                        SIGUSR1 => control.screenshot(&screenshot_dir),
+                        _ => control.stop(),
+                    }
+                }
+            })?;
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        // Only a full counter could refuse, and that one is readable already.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        if let Some(current) = lock(&self.current).as_ref() {
+            // An error means that the front-end has gone by itself.
+            let _ = current.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn screenshot(&self, directory: &Path) {
+        let display = lock(&self.current)
+            .as_ref()
+            .and_then(|current| current.display.clone());
+        let Some(display) = display else {
+            log::warn!("no screenshot: no front-end is connected");
+            return;
+        };
+        match display.screenshot(directory) {
+            Ok(files) if files.is_empty() => log::warn!("no screenshot: no output is in use"),
+            Ok(files) => files
+                .iter()
+                .for_each(|file| log::info!("wrote {}", file.display())),
+            Err(error) => log::warn!("no screenshot in {}: {error}", directory.display()),
+        }
+    }
+
+    fn accept(&self, listener: &UnixListener) -> Result<Option<UnixStream>, DaemonError> {
+        while !self.stopping() {
+            let mut fds = [
+                PollFd::new(listener, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(DaemonError::Accept(error.into())),
+            }
+            let [connection, _] = fds;
+            if connection.revents().is_empty() {
+                continue;
+            }
+            match listener.accept() {
+                Ok((stream, _)) => return Ok(Some(stream)),
+                // A front-end that went away again before we came.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(DaemonError::Accept(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn run_session(&self, stream: UnixStream, options: &Options) -> Result<(), DaemonError> {
+        let copy = stream.try_clone().map_err(DaemonError::Session)?;
+        *lock(&self.current) = Some(Current {
+            stream: copy,
+            display: None,
+        });
+        let mut result = Ok(());
+        // A stop that came before `current` was set has not shut this stream down.
+        if !self.stopping() {
+            log::info!("a front-end is connected");
+            result = session::run(stream, &options.outputs, options.limits, |display| {
+                if let Some(current) = lock(&self.current).as_mut() {
+                    current.display = Some(Arc::clone(display));
+                }
+            });
+            log::info!("the front-end has gone");
+        }
+        *lock(&self.current) = None;
+        result.map_err(DaemonError::Session)
+    }
+}

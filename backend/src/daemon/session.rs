@@ -1,0 +1,252 @@
+//! One front-end connection: what the vhost-user-backend crate asks of a device.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::{GpuBackend, Listener};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon};
+use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+use super::lock;
+use super::ring::Ring;
+use super::tap::Tap;
+use super::worker::{QueueKind, Worker};
+use crate::device::quota::Limits;
+use crate::device::{Device, FEATURES};
+use crate::display::{Display, OutputConfig};
+use crate::sys::fd::close_leaked;
+use crate::{GuestMemory, SharedGuestMemory};
+
+/// Descriptors of the largest queue (virtio 1.4, "Split Virtqueues").
+const MAX_QUEUE_SIZE: usize = 32_768;
+
+/// The virtio features of the transport; the device's own are [`FEATURES`].
+const RING_FEATURES: u64 = (1 << VIRTIO_F_VERSION_1)
+    | (1 << VIRTIO_F_RING_RESET)
+    | (1 << VIRTIO_RING_F_INDIRECT_DESC)
+    | (1 << VIRTIO_RING_F_EVENT_IDX);
+
+/// A front-end's device and its workers' state.
+struct Session {
+    device: Device,
+    memory: SharedGuestMemory,
+    /// A worker is locked while it works, so that a stop can wait for it.
+    workers: [Mutex<Worker>; QueueKind::ALL.len()],
+    /// The rings, from when the front-end first enabled them.
+    rings: [OnceLock<Ring>; QueueKind::ALL.len()],
+    /// Every ring was stopped at the same time, as before a device reset.
+    all_stopped: AtomicBool,
+    /// Exit events that the crate lets go of without closing.
+    exit_events: Mutex<Vec<RawFd>>,
+}
+
+/// Serves a connected front-end until it goes away or `stream` is shut down.
+///
+/// # Errors
+/// What went wrong on the host: threads, sockets. A front-end's wrong messages end its connection
+/// and are logged, not returned.
+pub(super) fn run(
+    stream: UnixStream,
+    outputs: &[OutputConfig],
+    limits: Limits,
+    started: impl FnOnce(&Arc<Display>),
+) -> io::Result<()> {
+    let display = Arc::new(Display::new(outputs.to_vec()));
+    let memory = SharedGuestMemory::new(GuestMemory::new());
+    let session = Arc::new(Session {
+        device: Device::new(limits, Arc::clone(&display)),
+        memory: memory.clone(),
+        workers: QueueKind::ALL.map(|kind| Mutex::new(Worker::new(kind))),
+        rings: [const { OnceLock::new() }; QueueKind::ALL.len()],
+        all_stopped: AtomicBool::new(false),
+        exit_events: Mutex::default(),
+    });
+    started(&display);
+    let result = session_loop(stream, &session, memory, &display);
+    // The crate's workers have been joined with its daemon.
+    for number in lock(&session.exit_events).drain(..) {
+        close_leaked(number);
+    }
+    display.detach();
+    result
+}
+
+fn session_loop(
+    stream: UnixStream,
+    session: &Arc<Session>,
+    memory: SharedGuestMemory,
+    display: &Arc<Display>,
+) -> io::Result<()> {
+    let on_socket = Arc::clone(display);
+    let (tap, listener) = Tap::new(stream, move |socket| {
+        if let Err(error) = on_socket.attach_socket(socket) {
+            log::warn!("the front-end's display socket is not used: {error}");
+        }
+    })?;
+    let name = "vhost-user".to_owned();
+    let mut daemon = VhostUserDaemon::new(name, Arc::clone(session), memory)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    daemon
+        .start(&mut Listener::from(listener))
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    if let Err(error) = daemon.wait() {
+        log::debug!("the vhost-user connection has ended: {error}");
+    }
+    drop(tap);
+    Ok(())
+}
+
+impl Session {
+    fn worker(&self, kind: QueueKind) -> &Mutex<Worker> {
+        let [control, cursor] = &self.workers;
+        match kind {
+            QueueKind::Control => control,
+            QueueKind::Cursor => cursor,
+        }
+    }
+
+    /// Front-ends that cannot say "reset" (`VHOST_USER_RESET_DEVICE`) stop every ring and start
+    /// the control queue from the beginning. One that pauses starts it where it was, and a
+    /// reset of one ring leaves the other running: neither may lose the guest's resources.
+    fn reset_if_restarted(&self, control: &Ring) {
+        let all_stopped = self.all_stopped.swap(false, Ordering::Relaxed);
+        if control.take_rewound() && all_stopped {
+            self.device.reset();
+        }
+    }
+}
+
+impl VhostUserBackend for Session {
+    type Bitmap = ();
+    type Vring = Ring;
+
+    fn num_queues(&self) -> usize {
+        QueueKind::ALL.len()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() | RING_FEATURES | FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        // CONFIGURE_MEM_SLOTS so that the front-end may share more than eight memory regions.
+        VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+    }
+
+    fn reset_device(&self) {
+        // Wait until no command is in work, then reset before the next one.
+        let _workers: Vec<_> = self.workers.iter().map(lock).collect();
+        self.device.reset();
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // The crate tells its vrings by itself.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        // Front-ends may ask for more than the struct has, to be ready for longer ones: zeros.
+        let bytes = self.device.config().to_bytes();
+        let wanted = usize::try_from(size).unwrap_or(0);
+        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
+        bytes
+            .into_iter()
+            .chain(std::iter::repeat(0))
+            .skip(skipped.min(wanted.max(bytes.len())))
+            .take(wanted)
+            .collect()
+    }
+
+    fn set_config(&self, _offset: u32, _buf: &[u8]) -> io::Result<()> {
+        // The one writable field, `events_clear`, clears bits that are never set here: a front-end
+        // that has news of its outputs keeps that field itself.
+        Ok(())
+    }
+
+    fn update_memory(&self, _memory: SharedGuestMemory) -> io::Result<()> {
+        // The same handle that the workers read through, already pointing at the new table.
+        Ok(())
+    }
+
+    fn set_gpu_socket(&self, _display: GpuBackend) -> io::Result<()> {
+        // The tap has kept a copy of the socket; see there.
+        Ok(())
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        QueueKind::ALL
+            .iter()
+            .map(|kind| 1 << (*kind as u64))
+            .collect()
+    }
+
+    fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
+        match new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC) {
+            Ok((consumer, notifier)) => {
+                lock(&self.exit_events).push(consumer.as_raw_fd());
+                Some((consumer, notifier))
+            }
+            Err(error) => {
+                log::error!("cannot make an event to end a worker by: {error}");
+                None
+            }
+        }
+    }
+
+    fn stop_vring(&self, queue_index: u32) -> io::Result<()> {
+        if let Some(worker) = usize::try_from(queue_index)
+            .ok()
+            .and_then(|i| self.workers.get(i))
+        {
+            // The ring takes no further request; wait for the one in work.
+            drop(lock(worker));
+        }
+        let any_started = self
+            .rings
+            .iter()
+            .filter_map(OnceLock::get)
+            .any(Ring::started);
+        self.all_stopped.store(!any_started, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Never fails: an error would end the worker's thread without a word.
+    fn handle_event(
+        &self,
+        device_event: u16,
+        _events: EventSet,
+        vrings: &[Ring],
+        thread_id: usize,
+    ) -> io::Result<()> {
+        // Each thread has one queue, so the event is always that of its only ring.
+        let (Some(ring), Some(kind)) = (vrings.first(), QueueKind::ALL.get(thread_id)) else {
+            log::error!("event {device_event} of an unknown thread {thread_id}");
+            return Ok(());
+        };
+        let mut worker = lock(self.worker(*kind));
+        if let Some(slot) = self.rings.get(thread_id) {
+            slot.get_or_init(|| ring.clone());
+        }
+        if *kind == QueueKind::Control {
+            self.reset_if_restarted(ring);
+        }
+        worker.drain(ring, &self.device, &self.memory);
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! `UPDATE_CURSOR` and `MOVE_CURSOR` (virtio 1.4, "GPU Device / Device Operation: cursorq").
+
+use nosnoop_protocol::format::Format;
+use nosnoop_protocol::geometry::Size;
+use nosnoop_protocol::ids::{ResourceId, ScanoutId};
+use nosnoop_protocol::reply::{GpuError, Reply};
+
+use super::State;
+use super::resource::Storage;
+use super::scanout::check_scanout;
+use crate::GuestMemory;
+use crate::display::Display;
+
+/// Width and height of a cursor picture; the specification allows no other.
+const EDGE: u32 = 64;
+/// Bytes of one row of a cursor picture.
+const ROW: usize = 64 * 4;
+/// Bytes of a cursor picture.
+const BYTES: usize = 64 * ROW;
+
+/// Where a cursor is to be and where its tip is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) scanout: ScanoutId,
+    /// x and y in the scanout; drivers pass "negative" places as large numbers.
+    pub(super) position: (u32, u32),
+    /// x and y in the cursor picture.
+    pub(super) hotspot: (u32, u32),
+}
+
+/// # Errors
+/// `InvalidScanoutId` for an output that the device does not have.
+pub(super) fn move_cursor(
+    display: &Display,
+    scanout: ScanoutId,
+    (x, y): (u32, u32),
+) -> Result<Reply, GpuError> {
+    check_scanout(display, scanout)?;
+    display.cursor_move(scanout, x, y);
+    Ok(Reply::OkNoData)
+}
+
+impl State {
+    /// Shows the resource as cursor, or hides the cursor if there is none.
+    ///
+    /// # Errors
+    /// `InvalidScanoutId`, `InvalidResourceId`; `InvalidParameter` for a picture that is not
+    /// 64 x 64 or a blob too small for one; `Unspec` for a blob without usable guest memory.
+    pub(super) fn update_cursor(
+        &mut self,
+        display: &Display,
+        shape: Shape,
+        resource: Option<ResourceId>,
+        memory: &GuestMemory,
+    ) -> Result<Reply, GpuError> {
+        let Shape {
+            scanout,
+            position: (x, y),
+            hotspot: (hot_x, hot_y),
+        } = shape;
+        check_scanout(display, scanout)?;
+        let Some(id) = resource else {
+            display.cursor_hide(scanout, x, y);
+            return Ok(Reply::OkNoData);
+        };
+        let mut argb = [0; BYTES];
+        self.read_cursor(id, memory, &mut argb)?;
+        display.cursor_update(scanout, x, y, hot_x, hot_y, &argb);
+        Ok(Reply::OkNoData)
+    }
+
+    fn read_cursor(
+        &self,
+        id: ResourceId,
+        memory: &GuestMemory,
+        argb: &mut [u8; BYTES],
+    ) -> Result<(), GpuError> {
+        let resource = self.resources.get(id)?;
+        match &resource.storage {
+            Storage::Image(image) => {
+                if image.size()
+                    != (Size {
+                        width: EDGE,
+                        height: EDGE,
+                    })
+                {
+                    return Err(GpuError::InvalidParameter);
+                }
+                for (y, into) in (0..EDGE).zip(argb.chunks_exact_mut(ROW)) {
+                    let row = image.row(0, y, EDGE).ok_or(GpuError::InvalidParameter)?;
+                    image.format().to_argb_le(row, into);
+                }
+            }
+            // A blob has no size in pixels and no format here: drivers pass 64 x 64 ARGB8888.
+            Storage::GuestBlob { size } => {
+                if *size < u64::try_from(BYTES).unwrap_or(u64::MAX) {
+                    return Err(GpuError::InvalidParameter);
+                }
+                let backing = resource.backing.as_ref().ok_or(GpuError::Unspec)?;
+                backing.read(memory, 0, argb)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(ROW == EDGE as usize * Format::BYTES_PER_PIXEL as usize);

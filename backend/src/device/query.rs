@@ -1,0 +1,47 @@
+//! `GET_DISPLAY_INFO` and `GET_EDID` (virtio 1.4, "GPU Device / Device Operation: controlq").
+//!
+//! What outputs there are is the front-end's to say, it may change at any time, and no message
+//! tells of a change. So it is asked afresh; only requests that wait in the queue together, one
+//! [`Batch`], share an answer.
+
+use nosnoop_protocol::edid::Edid;
+use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
+use nosnoop_protocol::reply::{DisplayInfo, GpuError, Reply};
+
+use crate::display::Display;
+
+/// The display's answers for the requests that were in the queue when it was looked at.
+#[derive(Debug, Default)]
+pub struct Batch {
+    info: Option<DisplayInfo>,
+    edids: [Option<Edid>; MAX_SCANOUTS],
+}
+
+impl Batch {
+    /// Forgets every answer: to be called when the queue is looked at again.
+    pub fn clear(&mut self) {
+        self.info = None;
+        for edid in &mut self.edids {
+            *edid = None;
+        }
+    }
+
+    pub(super) fn display_info(&mut self, display: &Display) -> Reply {
+        let info = self.info.get_or_insert_with(|| display.display_info());
+        Reply::OkDisplayInfo(*info)
+    }
+
+    /// # Errors
+    /// `InvalidScanoutId` for an output that the device does not have.
+    pub(super) fn edid(&mut self, display: &Display, id: ScanoutId) -> Result<Reply, GpuError> {
+        if id.index() >= display.outputs() {
+            return Err(GpuError::InvalidScanoutId);
+        }
+        let slot = self
+            .edids
+            .get_mut(id.index())
+            .ok_or(GpuError::InvalidScanoutId)?;
+        let edid = slot.get_or_insert_with(|| display.edid(id));
+        Ok(Reply::OkEdid(edid.clone()))
+    }
+}

@@ -1,0 +1,34 @@
+//! What one guest may take of the host.
+
+/// Entries of one resource's backing store: 1 GiB in pages of 4 KiB, the largest picture that
+/// drivers make (16384 x 16384). An entry takes 24 bytes here, so one resource costs 6 MiB at most.
+pub const MAX_BACKING_ENTRIES: usize = 262_144;
+
+/// Entries of all backing stores together: 96 MiB of host memory, and enough for 4 GiB of guest
+/// pictures in single pages.
+pub const MAX_TOTAL_BACKING_ENTRIES: usize = 4 * MAX_BACKING_ENTRIES;
+
+/// Host memory for pixels unless told otherwise: three 4K outputs with three buffers each.
+pub const DEFAULT_HOSTMEM: u64 = 512 << 20;
+
+/// Resources unless told otherwise: desktops use hundreds. One costs about 200 bytes of host
+/// memory beside its pixels and backing entries.
+pub const DEFAULT_RESOURCES: usize = 16_384;
+
+/// The quotas of one device. A command that would exceed one gets `ERR_OUT_OF_MEMORY`.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of host memory for pixels: 2D resources and the pictures of scanouts.
+    pub hostmem: u64,
+    /// Number of resources of any kind.
+    pub resources: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hostmem: DEFAULT_HOSTMEM,
+            resources: DEFAULT_RESOURCES,
+        }
+    }
+}

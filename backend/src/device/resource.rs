@@ -1,0 +1,192 @@
+//! The table of resources.
+
+use std::collections::HashMap;
+
+use nosnoop_protocol::ids::{ResourceId, ResourceUuid};
+use nosnoop_protocol::reply::GpuError;
+
+use super::backing::Backing;
+use super::quota::{Limits, MAX_TOTAL_BACKING_ENTRIES};
+use crate::render::software::Image;
+
+/// What a resource's bytes live in.
+#[derive(Debug)]
+pub(super) enum Storage {
+    /// A 2D resource: the host has its own copy, filled by transfers from the backing.
+    Image(Image),
+    /// A blob in guest memory (`VIRTIO_GPU_BLOB_MEM_GUEST`) of `size` bytes: the backing itself.
+    GuestBlob {
+        /// Bytes that the guest gave it; not more than its backing has.
+        size: u64,
+    },
+}
+
+/// One resource.
+#[derive(Debug)]
+pub(super) struct Resource {
+    pub(super) storage: Storage,
+    pub(super) backing: Option<Backing>,
+    pub(super) uuid: Option<ResourceUuid>,
+}
+
+impl Resource {
+    pub(super) fn new(storage: Storage, backing: Option<Backing>) -> Self {
+        Self {
+            storage,
+            backing,
+            uuid: None,
+        }
+    }
+
+    fn image_bytes(&self) -> u64 {
+        match &self.storage {
+            Storage::Image(image) => Image::bytes(image.size()).unwrap_or(u64::MAX),
+            Storage::GuestBlob { .. } => 0,
+        }
+    }
+
+    fn backing_entries(&self) -> usize {
+        self.backing.as_ref().map_or(0, Backing::entries)
+    }
+}
+
+/// All resources, with running totals of what they take.
+#[derive(Debug, Default)]
+pub(super) struct Resources {
+    table: HashMap<ResourceId, Resource>,
+    image_bytes: u64,
+    backing_entries: usize,
+}
+
+impl Resources {
+    /// # Errors
+    /// `InvalidResourceId` if there is none of that id.
+    pub(super) fn get(&self, id: ResourceId) -> Result<&Resource, GpuError> {
+        self.table.get(&id).ok_or(GpuError::InvalidResourceId)
+    }
+
+    /// For changes that leave the resource's size and backing as they are.
+    ///
+    /// # Errors
+    /// `InvalidResourceId` if there is none of that id.
+    pub(super) fn get_mut(&mut self, id: ResourceId) -> Result<&mut Resource, GpuError> {
+        self.table.get_mut(&id).ok_or(GpuError::InvalidResourceId)
+    }
+
+    pub(super) fn contains(&self, id: ResourceId) -> bool {
+        self.table.contains_key(&id)
+    }
+
+    /// Checks that a resource of this id may be added.
+    ///
+    /// # Errors
+    /// `InvalidResourceId` if the id is taken, `OutOfMemory` if the table is full.
+    pub(super) fn check_new(&self, id: ResourceId, limits: &Limits) -> Result<(), GpuError> {
+        if self.contains(id) {
+            return Err(GpuError::InvalidResourceId);
+        }
+        if self.table.len() >= limits.resources {
+            return Err(GpuError::OutOfMemory);
+        }
+        Ok(())
+    }
+
+    /// How many backing entries may still be added.
+    pub(super) fn backing_room(&self) -> usize {
+        MAX_TOTAL_BACKING_ENTRIES.saturating_sub(self.backing_entries)
+    }
+
+    /// Bytes of all 2D resources' pictures.
+    pub(super) fn image_bytes(&self) -> u64 {
+        self.image_bytes
+    }
+
+    /// Adds a resource whose id [`Resources::check_new`] has allowed.
+    pub(super) fn insert(&mut self, id: ResourceId, resource: Resource) {
+        self.image_bytes = self.image_bytes.saturating_add(resource.image_bytes());
+        self.backing_entries = self
+            .backing_entries
+            .saturating_add(resource.backing_entries());
+        if let Some(replaced) = self.table.insert(id, resource) {
+            self.release(&replaced);
+        }
+    }
+
+    /// # Errors
+    /// `InvalidResourceId` if there is none of that id.
+    pub(super) fn remove(&mut self, id: ResourceId) -> Result<(), GpuError> {
+        let resource = self.table.remove(&id).ok_or(GpuError::InvalidResourceId)?;
+        self.release(&resource);
+        Ok(())
+    }
+
+    /// Sets or takes away a resource's backing.
+    ///
+    /// # Errors
+    /// `InvalidResourceId` if there is no such resource.
+    pub(super) fn set_backing(
+        &mut self,
+        id: ResourceId,
+        backing: Option<Backing>,
+    ) -> Result<(), GpuError> {
+        let resource = self.table.get_mut(&id).ok_or(GpuError::InvalidResourceId)?;
+        let before = resource.backing_entries();
+        resource.backing = backing;
+        self.backing_entries = self
+            .backing_entries
+            .saturating_sub(before)
+            .saturating_add(resource.backing_entries());
+        Ok(())
+    }
+
+    fn release(&mut self, resource: &Resource) {
+        self.image_bytes = self.image_bytes.saturating_sub(resource.image_bytes());
+        self.backing_entries = self
+            .backing_entries
+            .saturating_sub(resource.backing_entries());
+    }
+
+    pub(super) fn verify_invariants(&self, limits: &Limits) -> Result<(), String> {
+        let images = self
+            .table
+            .values()
+            .map(Resource::image_bytes)
+            .fold(0, u64::saturating_add);
+        if images != self.image_bytes {
+            return Err(format!(
+                "pictures take {images} bytes, counted {}",
+                self.image_bytes
+            ));
+        }
+        let entries = self
+            .table
+            .values()
+            .map(Resource::backing_entries)
+            .fold(0, usize::saturating_add);
+        if entries != self.backing_entries || entries > MAX_TOTAL_BACKING_ENTRIES {
+            return Err(format!(
+                "{entries} backing entries, counted {}",
+                self.backing_entries
+            ));
+        }
+        if self.table.len() > limits.resources {
+            return Err(format!(
+                "{} resources of {}",
+                self.table.len(),
+                limits.resources
+            ));
+        }
+        for (id, resource) in &self.table {
+            if let (Storage::GuestBlob { size }, Some(backing)) =
+                (&resource.storage, &resource.backing)
+                && *size > backing.len()
+            {
+                return Err(format!(
+                    "blob {id} has {size} bytes, its backing {}",
+                    backing.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+}

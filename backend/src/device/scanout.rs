@@ -1,0 +1,317 @@
+//! `SET_SCANOUT`, `SET_SCANOUT_BLOB` and `RESOURCE_FLUSH` (virtio 1.4, "GPU Device / Device
+//! Operation: controlq").
+
+use nosnoop_protocol::format::Format;
+use nosnoop_protocol::geometry::{Rect, Size};
+use nosnoop_protocol::ids::{MAX_SCANOUTS, ResourceId, ScanoutId};
+use nosnoop_protocol::reply::{GpuError, Reply};
+
+use super::State;
+use super::resource::{Resource, Resources, Storage};
+use super::two_d::last_byte_after;
+use crate::GuestMemory;
+use crate::display::Display;
+use crate::render::software::Image;
+
+/// What one output shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scanout {
+    resource: ResourceId,
+    /// The part of the resource that is shown; never empty.
+    rect: Rect,
+    /// How a blob's bytes are to be read; `None` for a 2D resource, which knows itself.
+    layout: Option<Layout>,
+}
+
+/// How a framebuffer lies in a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) format: Format,
+    /// Bytes from row to row.
+    pub(super) stride: u32,
+    /// Where pixel (0, 0) of the framebuffer lies in the blob.
+    pub(super) offset: u32,
+}
+
+/// A part of a framebuffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) rect: Rect,
+    /// Of the framebuffer.
+    pub(super) size: Size,
+}
+
+/// What every output shows.
+#[derive(Debug, Default)]
+pub(super) struct Scanouts {
+    table: [Option<Scanout>; MAX_SCANOUTS],
+}
+
+impl Scanouts {
+    /// Bytes that the display needs for the pictures of the scanouts.
+    pub(super) fn screen_bytes(&self) -> u64 {
+        self.table
+            .iter()
+            .map(screen_bytes)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Disables every scanout that shows `resource`.
+    pub(super) fn forget(
+        &mut self,
+        display: &Display,
+        resource: ResourceId,
+    ) -> Result<(), GpuError> {
+        for (id, slot) in scanout_ids().zip(&mut self.table) {
+            if slot.is_some_and(|scanout| scanout.resource == resource) {
+                display.set_scanout(id, None)?;
+                *slot = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// The scanouts that show `resource`.
+    fn showing(&self, resource: ResourceId) -> impl Iterator<Item = (ScanoutId, Scanout)> {
+        scanout_ids()
+            .zip(self.table)
+            .filter_map(|(id, slot)| Some((id, slot?)))
+            .filter(move |(_, scanout)| scanout.resource == resource)
+    }
+
+    pub(super) fn verify_invariants(&self, resources: &Resources) -> Result<(), String> {
+        for (id, scanout) in scanout_ids().zip(self.table) {
+            let Some(scanout) = scanout else { continue };
+            let resource = resources
+                .get(scanout.resource)
+                .map_err(|_| format!("scanout {id} shows the missing {}", scanout.resource))?;
+            let fits = match (&resource.storage, scanout.layout) {
+                (Storage::Image(image), None) => scanout.rect.fits_in(image.size()),
+                (Storage::GuestBlob { size }, Some(layout)) => {
+                    layout.end(scanout.rect).is_some_and(|end| end <= *size)
+                }
+                _ => false,
+            };
+            if scanout.rect.is_empty() || !fits {
+                return Err(format!(
+                    "scanout {id} does not fit its resource: {scanout:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Layout {
+    /// Where the row of pixels at (`x`, `y`) starts in the blob.
+    fn start(&self, x: u32, y: u32) -> Option<u64> {
+        u64::from(self.stride)
+            .checked_mul(u64::from(y))?
+            .checked_add(u64::from(self.offset))?
+            .checked_add(u64::from(x).checked_mul(u64::from(Format::BYTES_PER_PIXEL))?)
+    }
+
+    /// The first byte after the last pixel of `rect`.
+    fn end(&self, rect: Rect) -> Option<u64> {
+        let len = last_byte_after(rect.width, rect.height, u64::from(self.stride))?;
+        self.start(rect.x, rect.y)?.checked_add(len)
+    }
+}
+
+impl State {
+    /// Shows a rectangle of a 2D resource on an output, or disables the output.
+    ///
+    /// # Errors
+    /// `InvalidScanoutId` for an output that the device does not have; `InvalidResourceId`;
+    /// `InvalidParameter` for an empty rectangle, one outside the resource, or a blob;
+    /// `OutOfMemory` if the quota has no room for the output's picture.
+    pub(super) fn set_scanout(
+        &mut self,
+        display: &Display,
+        id: ScanoutId,
+        rect: Rect,
+        resource: Option<ResourceId>,
+    ) -> Result<Reply, GpuError> {
+        check_scanout(display, id)?;
+        let Some(resource) = resource else {
+            return self.show(display, id, None);
+        };
+        let Storage::Image(image) = &self.resources.get(resource)?.storage else {
+            return Err(GpuError::InvalidParameter);
+        };
+        if rect.is_empty() || !rect.fits_in(image.size()) {
+            return Err(GpuError::InvalidParameter);
+        }
+        self.show(
+            display,
+            id,
+            Some(Scanout {
+                resource,
+                rect,
+                layout: None,
+            }),
+        )
+    }
+
+    /// Shows a rectangle of a framebuffer inside a blob on an output, or disables the output.
+    ///
+    /// # Errors
+    /// As [`State::set_scanout`]; `InvalidParameter` also for rows that overlap (a stride below
+    /// the width) and for pixels beyond the blob's end.
+    pub(super) fn set_scanout_blob(
+        &mut self,
+        display: &Display,
+        id: ScanoutId,
+        part: Part,
+        layout: Layout,
+        resource: Option<ResourceId>,
+    ) -> Result<Reply, GpuError> {
+        check_scanout(display, id)?;
+        let Some(resource) = resource else {
+            return self.show(display, id, None);
+        };
+        let Storage::GuestBlob { size } = self.resources.get(resource)?.storage else {
+            return Err(GpuError::InvalidParameter);
+        };
+        let Part {
+            rect,
+            size: picture,
+        } = part;
+        let row = u64::from(picture.width).saturating_mul(u64::from(Format::BYTES_PER_PIXEL));
+        if rect.is_empty()
+            || !rect.fits_in(picture)
+            || u64::from(layout.stride) < row
+            || layout.end(rect).is_none_or(|end| end > size)
+        {
+            return Err(GpuError::InvalidParameter);
+        }
+        self.show(
+            display,
+            id,
+            Some(Scanout {
+                resource,
+                rect,
+                layout: Some(layout),
+            }),
+        )
+    }
+
+    /// Puts a checked scanout into effect.
+    fn show(
+        &mut self,
+        display: &Display,
+        id: ScanoutId,
+        scanout: Option<Scanout>,
+    ) -> Result<Reply, GpuError> {
+        let before = self.scanouts.table.get(id.index()).map_or(0, screen_bytes);
+        self.check_hostmem(screen_bytes(&scanout), before)?;
+        display.set_scanout(id, scanout.map(|scanout| scanout.rect.size()))?;
+        if let Some(slot) = self.scanouts.table.get_mut(id.index()) {
+            *slot = scanout;
+        }
+        Ok(Reply::OkNoData)
+    }
+
+    /// Shows the flushed rectangle, in the resource's coordinates, on every output that shows a
+    /// part of it.
+    ///
+    /// # Errors
+    /// `InvalidResourceId`; `InvalidParameter` if the rectangle leaves a 2D resource; `Unspec` if a
+    /// shown blob has no usable guest memory.
+    pub(super) fn flush(
+        &mut self,
+        display: &Display,
+        id: ResourceId,
+        rect: Rect,
+        memory: &GuestMemory,
+    ) -> Result<Reply, GpuError> {
+        let resource = self.resources.get(id)?;
+        if let Storage::Image(image) = &resource.storage
+            && !rect.fits_in(image.size())
+        {
+            return Err(GpuError::InvalidParameter);
+        }
+        for (scanout_id, scanout) in self.scanouts.showing(id) {
+            let Some(part) = rect.intersect(&scanout.rect) else {
+                continue;
+            };
+            let damage = Rect {
+                x: part.x.saturating_sub(scanout.rect.x),
+                y: part.y.saturating_sub(scanout.rect.y),
+                ..part
+            };
+            let source = Source {
+                resource,
+                scanout,
+                width: part.width,
+                memory,
+            };
+            display.update(scanout_id, damage, |y, xrgb| {
+                source.read_row(
+                    part.x,
+                    y.saturating_add(scanout.rect.y),
+                    &mut self.row,
+                    xrgb,
+                )
+            })?;
+        }
+        Ok(Reply::OkNoData)
+    }
+}
+
+/// Where the pixels of a flush come from.
+struct Source<'a> {
+    resource: &'a Resource,
+    scanout: Scanout,
+    /// Pixels of each row.
+    width: u32,
+    memory: &'a GuestMemory,
+}
+
+impl Source<'_> {
+    /// Writes pixels from (`x`, `y`) of the resource on as x8r8g8b8 into `xrgb`; `scratch` is room
+    /// for the guest's bytes where they need converting.
+    fn read_row(
+        &self,
+        x: u32,
+        y: u32,
+        scratch: &mut Vec<u8>,
+        xrgb: &mut [u8],
+    ) -> Result<(), GpuError> {
+        match (&self.resource.storage, self.scanout.layout) {
+            (Storage::Image(image), _) => {
+                let row = image.row(x, y, self.width).ok_or(GpuError::Unspec)?;
+                image.format().to_xrgb_le(row, xrgb);
+            }
+            (Storage::GuestBlob { .. }, Some(layout)) => {
+                let backing = self.resource.backing.as_ref().ok_or(GpuError::Unspec)?;
+                let start = layout.start(x, y).ok_or(GpuError::Unspec)?;
+                scratch.resize(xrgb.len(), 0);
+                backing.read(self.memory, start, scratch)?;
+                layout.format.to_xrgb_le(scratch, xrgb);
+            }
+            (Storage::GuestBlob { .. }, None) => return Err(GpuError::Unspec),
+        }
+        Ok(())
+    }
+}
+
+fn scanout_ids() -> impl Iterator<Item = ScanoutId> {
+    (0..).map_while(ScanoutId::new)
+}
+
+fn screen_bytes(scanout: &Option<Scanout>) -> u64 {
+    scanout.map_or(0, |scanout| {
+        Image::bytes(scanout.rect.size()).unwrap_or(u64::MAX)
+    })
+}
+
+/// # Errors
+/// `InvalidScanoutId` for an output that the device does not have.
+pub(super) fn check_scanout(display: &Display, scanout: ScanoutId) -> Result<(), GpuError> {
+    if scanout.index() < display.outputs() {
+        Ok(())
+    } else {
+        Err(GpuError::InvalidScanoutId)
+    }
+}

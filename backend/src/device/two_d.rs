@@ -1,0 +1,125 @@
+//! `RESOURCE_CREATE_2D`, `RESOURCE_UNREF`, `RESOURCE_ATTACH_BACKING`, `RESOURCE_DETACH_BACKING`
+//! and `TRANSFER_TO_HOST_2D` (virtio 1.4, "GPU Device / Device Operation: controlq").
+
+use nosnoop_protocol::command::MemEntries;
+use nosnoop_protocol::format::Format;
+use nosnoop_protocol::geometry::{Rect, Size};
+use nosnoop_protocol::ids::ResourceId;
+use nosnoop_protocol::reply::{GpuError, Reply};
+
+use super::State;
+use super::backing::Backing;
+use super::resource::{Resource, Storage};
+use crate::GuestMemory;
+use crate::display::Display;
+use crate::render::software::Image;
+
+impl State {
+    /// # Errors
+    /// `InvalidResourceId` (id taken), `InvalidParameter` (empty), `OutOfMemory` (a quota).
+    pub(super) fn create_2d(
+        &mut self,
+        id: ResourceId,
+        format: Format,
+        size: Size,
+    ) -> Result<Reply, GpuError> {
+        self.resources.check_new(id, &self.limits)?;
+        if size.is_empty() {
+            return Err(GpuError::InvalidParameter);
+        }
+        let bytes = Image::bytes(size).ok_or(GpuError::OutOfMemory)?;
+        self.check_hostmem(bytes, 0)?;
+        let image = Image::new(size, format)?;
+        self.resources
+            .insert(id, Resource::new(Storage::Image(image), None));
+        Ok(Reply::OkNoData)
+    }
+
+    /// Scanouts that show the resource are disabled first.
+    ///
+    /// # Errors
+    /// `InvalidResourceId`.
+    pub(super) fn unref(&mut self, display: &Display, id: ResourceId) -> Result<Reply, GpuError> {
+        self.resources.get(id)?;
+        self.scanouts.forget(display, id)?;
+        self.resources.remove(id)?;
+        Ok(Reply::OkNoData)
+    }
+
+    /// # Errors
+    /// `InvalidResourceId`; `Unspec` if there is a backing already or a range is not guest memory;
+    /// `OutOfMemory` for too many entries; `InvalidParameter` for less memory than a blob needs.
+    pub(super) fn attach_backing(
+        &mut self,
+        id: ResourceId,
+        entries: &MemEntries<'_>,
+        memory: &GuestMemory,
+    ) -> Result<Reply, GpuError> {
+        let resource = self.resources.get(id)?;
+        if resource.backing.is_some() {
+            return Err(GpuError::Unspec);
+        }
+        let backing = Backing::new(entries, memory, self.resources.backing_room())?;
+        if let Storage::GuestBlob { size } = resource.storage
+            && backing.len() < size
+        {
+            return Err(GpuError::InvalidParameter);
+        }
+        self.resources.set_backing(id, Some(backing))?;
+        Ok(Reply::OkNoData)
+    }
+
+    /// # Errors
+    /// `InvalidResourceId`; `Unspec` if there is no backing.
+    pub(super) fn detach_backing(&mut self, id: ResourceId) -> Result<Reply, GpuError> {
+        if self.resources.get(id)?.backing.is_none() {
+            return Err(GpuError::Unspec);
+        }
+        self.resources.set_backing(id, None)?;
+        Ok(Reply::OkNoData)
+    }
+
+    /// Copies a rectangle from the backing into the host's picture. `offset` is where the
+    /// rectangle's first pixel lies in the backing, whose rows are as long as the resource's.
+    /// A blob in guest memory has no other copy, so nothing is to be done for it.
+    ///
+    /// # Errors
+    /// `InvalidResourceId`; `Unspec` without backing; `InvalidParameter` if the rectangle leaves
+    /// the resource or its bytes the backing: then nothing is copied.
+    pub(super) fn transfer_to_host_2d(
+        &mut self,
+        id: ResourceId,
+        rect: Rect,
+        offset: u64,
+        memory: &GuestMemory,
+    ) -> Result<Reply, GpuError> {
+        let resource = self.resources.get_mut(id)?;
+        let backing = resource.backing.as_ref().ok_or(GpuError::Unspec)?;
+        let Storage::Image(image) = &mut resource.storage else {
+            return Ok(Reply::OkNoData);
+        };
+        if !rect.fits_in(image.size()) {
+            return Err(GpuError::InvalidParameter);
+        }
+        if rect.is_empty() {
+            return Ok(Reply::OkNoData);
+        }
+        let end = last_byte_after(rect.width, rect.height, image.stride())
+            .and_then(|len| offset.checked_add(len));
+        if end.is_none_or(|end| end > backing.len()) {
+            return Err(GpuError::InvalidParameter);
+        }
+        image.fill(rect, |from_first, bytes| {
+            backing.read(memory, offset.saturating_add(from_first), bytes)
+        })?;
+        Ok(Reply::OkNoData)
+    }
+}
+
+/// Bytes from the first pixel of a `width` x `height` rectangle to just after its last one, in rows
+/// of `stride` bytes. The rectangle is not empty.
+pub(super) fn last_byte_after(width: u32, height: u32, stride: u64) -> Option<u64> {
+    let rows = u64::from(height).checked_sub(1)?.checked_mul(stride)?;
+    let row = u64::from(width).checked_mul(u64::from(Format::BYTES_PER_PIXEL))?;
+    rows.checked_add(row)
+}

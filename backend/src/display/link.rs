@@ -1,0 +1,139 @@
+//! What the device's threads and the sender thread of one display socket share.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::cursor::Cursor;
+use super::requests::Requests;
+use super::screen::Screen;
+
+/// Locks `mutex`, also after a thread panicked with it: each value here is valid at all times.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One scanout as the device and the sender see it.
+pub(super) struct Slot {
+    screen: Mutex<Screen>,
+    /// Device threads that wait for the lock of the screen.
+    waiting: AtomicUsize,
+    pub(super) cursor: Mutex<Cursor>,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Self {
+            screen: Mutex::new(Screen::off()),
+            waiting: AtomicUsize::new(0),
+            cursor: Mutex::new(Cursor::hidden()),
+        }
+    }
+
+    /// The screen, for the device; the sender lets go of it soon. [`Link::signal`] must follow
+    /// after the guard is gone.
+    pub(super) fn screen_for_device(&self) -> MutexGuard<'_, Screen> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let screen = lock(&self.screen);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        screen
+    }
+
+    /// The screen, for the sender and for screenshots.
+    pub(super) fn screen(&self) -> MutexGuard<'_, Screen> {
+        lock(&self.screen)
+    }
+
+    /// Whether the device waits for the screen right now.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// All scanouts there can be.
+pub(super) struct Slots {
+    slots: [Slot; MAX_SCANOUTS],
+}
+
+impl Slots {
+    pub(super) const fn new() -> Self {
+        Self {
+            slots: [const { Slot::new() }; MAX_SCANOUTS],
+        }
+    }
+
+    /// The slot of a scanout; there is one for each id.
+    pub(super) fn get(&self, id: ScanoutId) -> Option<&Slot> {
+        self.slots.get(id.index())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ScanoutId, &Slot)> {
+        ScanoutId::all().zip(&self.slots)
+    }
+}
+
+/// The device's end of one display socket.
+pub(super) struct Link {
+    wake: OwnedFd,
+    /// `wake` was written and the sender has not looked for work since.
+    signalled: AtomicBool,
+    stopping: AtomicBool,
+    pub(super) requests: Requests,
+}
+
+impl Link {
+    /// # Errors
+    /// No event descriptor to be had.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            signalled: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            requests: Requests::new(),
+        })
+    }
+
+    /// Tells the sender to look for work. Costs a system call only when it has none to do.
+    pub(super) fn signal(&self) {
+        if !self.signalled.swap(true, Ordering::SeqCst) {
+            self.write_wake();
+        }
+    }
+
+    /// Ends the sender, whatever it does.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.write_wake();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// For the sender, before it looks for work: what is published from here on signals again.
+    pub(super) fn rearm(&self) {
+        self.signalled.store(false, Ordering::SeqCst);
+    }
+
+    /// For the sender, when the event descriptor is readable.
+    pub(super) fn drain(&self) {
+        let mut count = [0; 8];
+        // It does not block, and an empty counter is as good as an emptied one.
+        let _ = rustix::io::read(&self.wake, &mut count);
+    }
+
+    fn write_wake(&self) {
+        // Fails only when the counter is at its end, and then the sender is awake.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}

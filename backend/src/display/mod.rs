@@ -1,0 +1,341 @@
+//! The screens: what the guest has flushed, and the way it takes to the display.
+//!
+//! A [`Display`] holds a shadow picture per scanout. The device draws into it and never waits for
+//! anyone. With a display socket (QEMU's docs/interop/vhost-user-gpu.rst) a sender thread brings
+//! over what changed, at the pace of the display: damage merges, and what is sent is always the
+//! newest picture. Without a socket, or after it broke, the device runs headless and the shadows
+//! serve screenshots.
+//!
+//! * `screen`, `cursor`: one scanout each, and what of it waits to be sent
+//! * `link`: what the device's threads and the sender share; `requests`: questions and answers
+//! * `socket`: the thread; `outbox`: what it writes; `inbox`: what it reads; `wire`: the messages
+
+mod cursor;
+mod inbox;
+mod link;
+mod outbox;
+mod requests;
+mod screen;
+mod screenshot;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use nosnoop_protocol::edid::{self, Edid, EdidSpec, Mode};
+use nosnoop_protocol::geometry::{Rect, Size};
+use nosnoop_protocol::ids::ScanoutId;
+use nosnoop_protocol::reply::{DisplayInfo, DisplayMode, GpuError};
+
+use link::{Link, Slots, lock};
+use requests::{Outcome, Question};
+
+/// Bytes of a cursor picture: 64 x 64 pixels a8r8g8b8.
+pub const CURSOR_BYTES: usize = 64 * 64 * 4;
+
+/// Output for a scanout that neither the options nor the display describe.
+const UNKNOWN_OUTPUT: OutputConfig = OutputConfig {
+    size: Size {
+        width: 1280,
+        height: 800,
+    },
+    refresh_hz: 60,
+};
+
+/// Sizes that a generated EDID offers besides the preferred one, at its refresh rate.
+const COMMON_SIZES: [(u32, u32); 6] = [
+    (1920, 1080),
+    (1600, 900),
+    (1280, 800),
+    (1280, 720),
+    (1024, 768),
+    (800, 600),
+];
+
+/// One output as the command line asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputConfig {
+    /// Preferred size in pixels.
+    pub size: Size,
+    /// Pictures per second, for the EDID.
+    pub refresh_hz: u32,
+}
+
+/// The screens of one device, for one connection of a front-end.
+///
+/// Shared by all threads of the device. Only [`display_info`](Self::display_info) and
+/// [`edid`](Self::edid) wait for the front-end, for a bounded time.
+pub struct Display {
+    options: Vec<OutputConfig>,
+    slots: Arc<Slots>,
+    /// The highest number of outputs that a display has spoken of.
+    reported: AtomicUsize,
+    /// Whom to signal. Held for moments only.
+    link: Mutex<Option<Arc<Link>>>,
+    /// The sender. Held while one is started or joined.
+    sender: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Display {
+    /// A display with all scanouts off and no socket; outputs beyond 16 are ignored.
+    #[must_use]
+    pub fn new(outputs: Vec<OutputConfig>) -> Self {
+        Self {
+            options: outputs,
+            slots: Arc::new(Slots::new()),
+            reported: AtomicUsize::new(0),
+            link: Mutex::new(None),
+            sender: Mutex::new(None),
+        }
+    }
+
+    /// Shows the screens on `socket` from now on, in place of an earlier socket: what
+    /// `VHOST_USER_GPU_SET_SOCKET` brings. The new display is sent all that is on the screens.
+    ///
+    /// # Errors
+    /// No descriptor or thread to be had; there is no display then.
+    pub fn attach_socket(&self, socket: UnixStream) -> io::Result<()> {
+        let mut sender = lock(&self.sender);
+        self.end(sender.take());
+        let link = Arc::new(Link::new()?);
+        for (_, slot) in self.slots.iter() {
+            slot.screen().forget_display();
+            lock(&slot.cursor).forget_display();
+        }
+        // First the link, then the thread: nothing that is drawn meanwhile goes unnoticed.
+        *lock(&self.link) = Some(Arc::clone(&link));
+        match socket::start(socket, link, Arc::clone(&self.slots)) {
+            Ok(thread) => {
+                *sender = Some(thread);
+                Ok(())
+            }
+            Err(error) => {
+                *lock(&self.link) = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes the socket, if there is one, without waiting for the display: what it has not read
+    /// yet is lost. The screens stay.
+    pub fn detach(&self) {
+        let mut sender = lock(&self.sender);
+        self.end(sender.take());
+    }
+
+    fn end(&self, thread: Option<JoinHandle<()>>) {
+        if let Some(link) = lock(&self.link).take() {
+            link.stop();
+        }
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the display sender failed: this is a bug, please report it");
+        }
+    }
+
+    /// How many scanouts there are, 0..=16: as many as the options name, more if a display has
+    /// ever had more enabled. Does not ask the display.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        let options = self.options.len().min(self.slots.iter().count());
+        options.max(self.reported.load(Ordering::Relaxed))
+    }
+
+    /// The outputs, as the display says when asked now. If it does not answer in time, or there
+    /// is no display: its last answer, else the outputs of the options side by side.
+    #[must_use]
+    pub fn display_info(&self) -> DisplayInfo {
+        if let Some(link) = self.link() {
+            link.requests.ask(Question::DisplayInfo, || link.signal());
+        }
+        self.known_info()
+    }
+
+    /// The EDID of a scanout: from the display if it offers EDIDs and answers in time, else its
+    /// last answer, else one for the size that the display or the options give the output.
+    #[must_use]
+    pub fn edid(&self, id: ScanoutId) -> Edid {
+        let mut outcome = Outcome::Unsupported;
+        if let Some(link) = self.link() {
+            outcome = link.requests.ask(Question::Edid(id), || link.signal());
+            if let Some(edid) = link.requests.last_edid(id) {
+                return edid;
+            }
+        }
+        let info = match outcome {
+            Outcome::Unsupported => self.display_info(),
+            // One wait is enough.
+            Outcome::Answered | Outcome::Missed => self.known_info(),
+        };
+        self.generate_edid(id, &info)
+    }
+
+    /// Gives a scanout a size, or switches it off. A new size begins black; the same size again
+    /// keeps the picture until the guest flushes another.
+    ///
+    /// # Errors
+    /// `OutOfMemory`: no memory for the picture; the scanout is as before.
+    pub fn set_scanout(&self, id: ScanoutId, size: Option<Size>) -> Result<(), GpuError> {
+        let Some(slot) = self.slots.get(id) else {
+            return Err(GpuError::InvalidScanoutId);
+        };
+        let resized = slot.screen_for_device().resize(size);
+        self.signal();
+        resized.map(drop)
+    }
+
+    /// Draws on a scanout. `row` is called for each line of `damage` from top to bottom, with y
+    /// in the scanout and the x8r8g8b8 little-endian bytes of `damage.width` pixels to write.
+    ///
+    /// `damage` is clipped to the scanout by the caller; one that is not, is ignored.
+    ///
+    /// # Errors
+    /// What `row` returned; the rows before are drawn.
+    pub fn update<E>(
+        &self,
+        id: ScanoutId,
+        damage: Rect,
+        row: impl FnMut(u32, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(slot) = self.slots.get(id) else {
+            return Ok(());
+        };
+        let drawn = slot.screen_for_device().draw(damage, row);
+        self.signal();
+        drawn
+    }
+
+    /// Shows the cursor of a scanout at `(x, y)` with a new picture: 64 x 64 pixels a8r8g8b8
+    /// little-endian, whose pixel `(hot_x, hot_y)` is the tip. Places left of or above the
+    /// scanout are large numbers.
+    pub fn cursor_update(
+        &self,
+        id: ScanoutId,
+        x: u32,
+        y: u32,
+        hot_x: u32,
+        hot_y: u32,
+        argb64: &[u8; CURSOR_BYTES],
+    ) {
+        if let Some(slot) = self.slots.get(id) {
+            lock(&slot.cursor).update((x, y), (hot_x, hot_y), argb64);
+            self.signal();
+        }
+    }
+
+    /// Shows the cursor of a scanout at `(x, y)`.
+    pub fn cursor_move(&self, id: ScanoutId, x: u32, y: u32) {
+        self.place_cursor(id, x, y, true);
+    }
+
+    /// Hides the cursor of a scanout.
+    pub fn cursor_hide(&self, id: ScanoutId, x: u32, y: u32) {
+        self.place_cursor(id, x, y, false);
+    }
+
+    fn place_cursor(&self, id: ScanoutId, x: u32, y: u32, visible: bool) {
+        if let Some(slot) = self.slots.get(id) {
+            lock(&slot.cursor).place((x, y), visible);
+            self.signal();
+        }
+    }
+
+    /// Switches all scanouts off, frees their pictures and hides all cursors: a device reset.
+    pub fn reset(&self) {
+        for (_, slot) in self.slots.iter() {
+            // Switching off takes no memory.
+            let _ = slot.screen_for_device().resize(None);
+            lock(&slot.cursor).reset();
+        }
+        self.signal();
+    }
+
+    /// Writes one `scanout-N.png` into `dir` for each scanout that is on, and returns their
+    /// paths. Files appear complete; the guest waits only while a picture is copied.
+    ///
+    /// # Errors
+    /// A file cannot be written, or there is no memory for a copy.
+    pub fn screenshot(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        screenshot::write_all(&self.slots, dir)
+    }
+
+    fn link(&self) -> Option<Arc<Link>> {
+        lock(&self.link).clone()
+    }
+
+    fn signal(&self) {
+        if let Some(link) = lock(&self.link).as_ref() {
+            link.signal();
+        }
+    }
+
+    /// The newest answer of the display, else the options.
+    fn known_info(&self) -> DisplayInfo {
+        let Some(info) = self.link().and_then(|link| link.requests.last_info()) else {
+            return self.info_from_options();
+        };
+        let enabled = info.modes.iter().rposition(|mode| mode.enabled);
+        let outputs = enabled.map_or(0, |highest| highest.saturating_add(1));
+        self.reported.fetch_max(outputs, Ordering::Relaxed);
+        info
+    }
+
+    fn info_from_options(&self) -> DisplayInfo {
+        let mut info = DisplayInfo::default();
+        let mut x = 0_u32;
+        for (mode, output) in info.modes.iter_mut().zip(&self.options) {
+            let Size { width, height } = output.size;
+            *mode = DisplayMode {
+                rect: Rect {
+                    x,
+                    y: 0,
+                    width,
+                    height,
+                },
+                enabled: true,
+                flags: 0,
+            };
+            x = x.saturating_add(width);
+        }
+        info
+    }
+
+    fn generate_edid(&self, id: ScanoutId, info: &DisplayInfo) -> Edid {
+        let option = self
+            .options
+            .get(id.index())
+            .copied()
+            .unwrap_or(UNKNOWN_OUTPUT);
+        let said = info.modes.get(id.index()).map(|mode| mode.rect.size());
+        let Size { width, height } = said.filter(|size| !size.is_empty()).unwrap_or(option.size);
+        let refresh_hz = option.refresh_hz;
+        let preferred = Mode {
+            width,
+            height,
+            refresh_hz,
+        };
+        let modes = COMMON_SIZES.map(|(width, height)| Mode {
+            width,
+            height,
+            refresh_hz,
+        });
+        edid::generate(&EdidSpec {
+            preferred,
+            modes: &modes,
+            name: "nosnoop",
+            serial: id.get(),
+        })
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}

@@ -1,0 +1,3 @@
+//! What holds a resource's pixels on the host.
+
+pub mod software;

@@ -1,0 +1,231 @@
+//! The software renderer: 2D resources as plain pictures in host memory.
+
+use memmap2::MmapMut;
+use nosnoop_protocol::format::Format;
+use nosnoop_protocol::geometry::{Rect, Size};
+use nosnoop_protocol::reply::GpuError;
+
+/// A picture in host memory: rows without padding, four bytes per pixel, zeroed at first.
+#[derive(Debug)]
+pub struct Image {
+    size: Size,
+    format: Format,
+    pixels: MmapMut,
+}
+
+impl Image {
+    /// The bytes that a picture of `size` takes; `None` if that does not fit in memory at all.
+    #[must_use]
+    pub fn bytes(size: Size) -> Option<u64> {
+        u64::from(size.width)
+            .checked_mul(u64::from(size.height))?
+            .checked_mul(u64::from(Format::BYTES_PER_PIXEL))
+    }
+
+    /// Makes a black, transparent picture. Its memory is taken from the system page by page as it
+    /// is first written.
+    ///
+    /// # Errors
+    /// `OutOfMemory` if the address space or the system cannot hold it; `InvalidParameter` if
+    /// `size` is empty.
+    pub fn new(size: Size, format: Format) -> Result<Self, GpuError> {
+        if size.is_empty() {
+            return Err(GpuError::InvalidParameter);
+        }
+        let pixels = Self::bytes(size)
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .and_then(|bytes| MmapMut::map_anon(bytes).ok())
+            .ok_or(GpuError::OutOfMemory)?;
+        Ok(Self {
+            size,
+            format,
+            pixels,
+        })
+    }
+
+    /// Width and height in pixels.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// How the four bytes of a pixel are to be read.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Bytes from the start of one row to the start of the next.
+    #[must_use]
+    pub fn stride(&self) -> u64 {
+        u64::from(self.size.width).saturating_mul(u64::from(Format::BYTES_PER_PIXEL))
+    }
+
+    /// `width` pixels of row `y` from column `x`; `None` outside the picture.
+    #[must_use]
+    pub fn row(&self, x: u32, y: u32, width: u32) -> Option<&[u8]> {
+        self.pixels.get(self.span(x, y, width)?)
+    }
+
+    /// Lets `fill` write the pixels of `rect`: it is called with a byte offset relative to the
+    /// rectangle's first pixel, in a layout of this picture's stride, and the bytes to fill.
+    /// Rows that touch each other in memory arrive as one piece.
+    ///
+    /// # Errors
+    /// `InvalidParameter` if `rect` does not lie inside the picture (nothing is called then); else
+    /// the first error of `fill`.
+    pub fn fill(
+        &mut self,
+        rect: Rect,
+        mut fill: impl FnMut(u64, &mut [u8]) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
+        if !rect.fits_in(self.size) {
+            return Err(GpuError::InvalidParameter);
+        }
+        if rect.is_empty() {
+            return Ok(());
+        }
+        let stride = self.stride();
+        let (pieces, rows_per_piece) = if rect.width == self.size.width {
+            (1, rect.height)
+        } else {
+            (rect.height, 1)
+        };
+        for piece in 0..pieces {
+            let first = self.span(rect.x, rect.y.saturating_add(piece), rect.width);
+            let bytes = first.and_then(|span| {
+                let len = span
+                    .len()
+                    .checked_mul(usize::try_from(rows_per_piece).ok()?)?;
+                let end = span.start.checked_add(len)?;
+                self.pixels.get_mut(span.start..end)
+            });
+            let offset = stride.saturating_mul(u64::from(piece));
+            fill(offset, bytes.ok_or(GpuError::InvalidParameter)?)?;
+        }
+        Ok(())
+    }
+
+    /// Byte range of `width` pixels at (`x`, `y`), inside one row.
+    fn span(&self, x: u32, y: u32, width: u32) -> Option<std::ops::Range<usize>> {
+        let rect = Rect {
+            x,
+            y,
+            width,
+            height: 1,
+        };
+        if !rect.fits_in(self.size) {
+            return None;
+        }
+        let pixel = u64::from(y)
+            .checked_mul(u64::from(self.size.width))?
+            .checked_add(u64::from(x))?;
+        let start = pixel.checked_mul(u64::from(Format::BYTES_PER_PIXEL))?;
+        let len = u64::from(width).checked_mul(u64::from(Format::BYTES_PER_PIXEL))?;
+        let end = start.checked_add(len)?;
+        Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: Size = Size {
+        width: 4,
+        height: 3,
+    };
+
+    fn numbered(rect: Rect) -> Image {
+        let mut image = Image::new(SIZE, Format::B8g8r8x8).unwrap();
+        image
+            .fill(rect, |offset, bytes| {
+                for (byte, number) in bytes.iter_mut().zip(1..) {
+                    let offset: u8 = offset.try_into().unwrap();
+                    *byte = offset.wrapping_add(number);
+                }
+                Ok(())
+            })
+            .unwrap();
+        image
+    }
+
+    #[test]
+    fn whole_picture_is_filled_as_one_piece() {
+        let image = numbered(Rect {
+            x: 0,
+            y: 0,
+            width: 4,
+            height: 3,
+        });
+        assert_eq!(image.row(0, 0, 1).unwrap(), [1, 2, 3, 4]);
+        assert_eq!(image.row(3, 2, 1).unwrap(), [45, 46, 47, 48]);
+    }
+
+    #[test]
+    fn inner_rectangle_is_filled_row_by_row_at_the_pictures_stride() {
+        let image = numbered(Rect {
+            x: 1,
+            y: 1,
+            width: 2,
+            height: 2,
+        });
+        assert_eq!(image.row(0, 0, 4).unwrap(), [0; 16]);
+        assert_eq!(
+            image.row(0, 1, 4).unwrap(),
+            [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]
+        );
+        assert_eq!(image.row(1, 2, 1).unwrap(), [17, 18, 19, 20]);
+    }
+
+    #[test]
+    fn rectangle_outside_the_picture_is_refused_before_anything_is_written() {
+        let mut image = Image::new(SIZE, Format::B8g8r8x8).unwrap();
+        for rect in [
+            Rect {
+                x: 1,
+                y: 0,
+                width: 4,
+                height: 1,
+            },
+            Rect {
+                x: 0,
+                y: 3,
+                width: 1,
+                height: 1,
+            },
+            Rect {
+                x: u32::MAX,
+                y: u32::MAX,
+                width: u32::MAX,
+                height: u32::MAX,
+            },
+        ] {
+            let result = image.fill(rect, |_, _| panic!("called for {rect:?}"));
+            assert_eq!(result, Err(GpuError::InvalidParameter));
+        }
+        assert!(image.row(0, 3, 1).is_none());
+        assert!(image.row(4, 0, 1).is_none());
+    }
+
+    #[test]
+    fn a_picture_that_no_memory_can_hold_is_out_of_memory() {
+        let size = Size {
+            width: u32::MAX,
+            height: u32::MAX,
+        };
+        assert_eq!(Image::bytes(size), None);
+        assert_eq!(
+            Image::new(size, Format::B8g8r8a8).unwrap_err(),
+            GpuError::OutOfMemory
+        );
+        let empty = Size {
+            width: 0,
+            height: 8,
+        };
+        assert_eq!(
+            Image::new(empty, Format::B8g8r8a8).unwrap_err(),
+            GpuError::InvalidParameter
+        );
+    }
+}
