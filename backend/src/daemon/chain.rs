@@ -60,13 +60,13 @@ impl Buffers {
     /// Writes the response, which must fit the [`Buffers::room`]; returns the bytes written.
     pub(super) fn write_response(&self, memory: &GuestMemory) -> u32 {
         let mut rest = self.response.as_slice();
-        let mut written = 0;
+        let mut written = 0_u32;
         for segment in &self.writable {
             let (part, after) = rest.split_at(segment.len.min(rest.len()));
-            if part.is_empty() || memory.write_slice(part, segment.address).is_err() {
+            if memory.write_slice(part, segment.address).is_err() {
                 break;
             }
-            written = u32::try_from(part.len()).map_or(written, |len| len.saturating_add(written));
+            written = written.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
             rest = after;
         }
         written
@@ -80,8 +80,11 @@ impl Buffers {
             more = descriptor.has_next();
             let address = descriptor.addr();
             let len = usize::try_from(descriptor.len()).ok()?;
+            if len == 0 {
+                continue;
+            }
             let segment = Segment { address, len };
-            if len > 0 && !memory.check_range(address, len) {
+            if !memory.check_range(address, len) {
                 return None;
             }
             if descriptor.is_write_only() {

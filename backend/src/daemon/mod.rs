@@ -1,6 +1,6 @@
 //! The vhost-user side: connections, queues, signals.
 //!
-//! [`serve`] waits for front-ends and runs one [`session`] after the other. In a session
+//! [`serve()`] waits for front-ends and runs one [`session`] after the other. In a session
 //! [`tap`] stands between the front-end's socket and the vhost-user-backend crate, [`session`] is
 //! what that crate calls, [`ring`] is one virtqueue, [`chain`] one request in it and [`worker`]
 //! what happens to it.

@@ -45,8 +45,8 @@ struct Session {
     rings: [OnceLock<Ring>; QueueKind::ALL.len()],
     /// Every ring was stopped at the same time, as before a device reset.
     all_stopped: AtomicBool,
-    /// Exit events that the crate lets go of without closing.
-    exit_events: Mutex<Vec<RawFd>>,
+    /// The events that end the workers' threads, until the crate takes them.
+    exit_events: Mutex<Vec<(EventConsumer, EventNotifier)>>,
 }
 
 /// Serves a connected front-end until it goes away or `stream` is shut down.
@@ -62,21 +62,30 @@ pub(super) fn run(
 ) -> io::Result<()> {
     let display = Arc::new(Display::new(outputs.to_vec()));
     let memory = SharedGuestMemory::new(GuestMemory::new());
+    let exit_events = QueueKind::ALL
+        .iter()
+        .map(|_| new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC))
+        .collect::<io::Result<Vec<_>>>()?;
+    // The crate lets go of these without closing them.
+    let leaked: Vec<RawFd> = exit_events
+        .iter()
+        .map(|(event, _)| event.as_raw_fd())
+        .collect();
     let session = Arc::new(Session {
         device: Device::new(limits, Arc::clone(&display)),
         memory: memory.clone(),
         workers: QueueKind::ALL.map(|kind| Mutex::new(Worker::new(kind))),
         rings: [const { OnceLock::new() }; QueueKind::ALL.len()],
         all_stopped: AtomicBool::new(false),
-        exit_events: Mutex::default(),
+        exit_events: Mutex::new(exit_events),
     });
     started(&display);
     let result = session_loop(stream, &session, memory, &display);
-    // The crate's workers have been joined with its daemon.
-    for number in lock(&session.exit_events).drain(..) {
-        close_leaked(number);
-    }
-    display.detach();
+    // The crate's workers have been joined with its daemon. What it has not taken closes itself.
+    let taken = leaked
+        .len()
+        .saturating_sub(lock(&session.exit_events).len());
+    leaked.into_iter().rev().take(taken).for_each(close_leaked);
     result
 }
 
@@ -102,6 +111,8 @@ fn session_loop(
         log::debug!("the vhost-user connection has ended: {error}");
     }
     drop(tap);
+    // A worker may be waiting for this display; dropping the daemon waits for the worker.
+    display.detach();
     Ok(())
 }
 
@@ -162,15 +173,15 @@ impl VhostUserBackend for Session {
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         // Front-ends may ask for more than the struct has, to be ready for longer ones: zeros.
-        let bytes = self.device.config().to_bytes();
-        let wanted = usize::try_from(size).unwrap_or(0);
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        bytes
-            .into_iter()
-            .chain(std::iter::repeat(0))
-            .skip(skipped.min(wanted.max(bytes.len())))
-            .take(wanted)
-            .collect()
+        let config = self.device.config().to_bytes();
+        let mut answer = vec![0; usize::try_from(size).unwrap_or(0)];
+        let known = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| config.get(offset..));
+        for (to, from) in answer.iter_mut().zip(known.unwrap_or_default()) {
+            *to = *from;
+        }
+        answer
     }
 
     fn set_config(&self, _offset: u32, _buf: &[u8]) -> io::Result<()> {
@@ -197,16 +208,7 @@ impl VhostUserBackend for Session {
     }
 
     fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
-        match new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC) {
-            Ok((consumer, notifier)) => {
-                lock(&self.exit_events).push(consumer.as_raw_fd());
-                Some((consumer, notifier))
-            }
-            Err(error) => {
-                log::error!("cannot make an event to end a worker by: {error}");
-                None
-            }
-        }
+        lock(&self.exit_events).pop()
     }
 
     fn stop_vring(&self, queue_index: u32) -> io::Result<()> {

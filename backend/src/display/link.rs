@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
@@ -19,38 +19,27 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// One scanout as the device and the sender see it.
 pub(super) struct Slot {
+    /// Held by who waits for `screen`. The system's locks are not fair: without it, the one who
+    /// has just let go of the screen mostly gets it again, and a guest that flushes without pause
+    /// would never let the sender in, nor the sender the guest.
+    turn: Mutex<()>,
     screen: Mutex<Screen>,
-    /// Device threads that wait for the lock of the screen.
-    waiting: AtomicUsize,
     pub(super) cursor: Mutex<Cursor>,
 }
 
 impl Slot {
     const fn new() -> Self {
         Self {
+            turn: Mutex::new(()),
             screen: Mutex::new(Screen::off()),
-            waiting: AtomicUsize::new(0),
             cursor: Mutex::new(Cursor::hidden()),
         }
     }
 
-    /// The screen, for the device; the sender lets go of it soon. [`Link::signal`] must follow
-    /// after the guard is gone.
-    pub(super) fn screen_for_device(&self) -> MutexGuard<'_, Screen> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let screen = lock(&self.screen);
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        screen
-    }
-
-    /// The screen, for the sender and for screenshots.
+    /// The screen. Nobody holds it while waiting for the socket.
     pub(super) fn screen(&self) -> MutexGuard<'_, Screen> {
+        let _turn = lock(&self.turn);
         lock(&self.screen)
-    }
-
-    /// Whether the device waits for the screen right now.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
     }
 }
 

@@ -185,7 +185,7 @@ impl Display {
         let Some(slot) = self.slots.get(id) else {
             return Err(GpuError::InvalidScanoutId);
         };
-        let resized = slot.screen_for_device().resize(size);
+        let resized = slot.screen().resize(size);
         self.signal();
         resized.map(drop)
     }
@@ -206,7 +206,7 @@ impl Display {
         let Some(slot) = self.slots.get(id) else {
             return Ok(());
         };
-        let drawn = slot.screen_for_device().draw(damage, row);
+        let drawn = slot.screen().draw(damage, row);
         self.signal();
         drawn
     }
@@ -250,7 +250,7 @@ impl Display {
     pub fn reset(&self) {
         for (_, slot) in self.slots.iter() {
             // Switching off takes no memory.
-            let _ = slot.screen_for_device().resize(None);
+            let _ = slot.screen().resize(None);
             lock(&slot.cursor).reset();
         }
         self.signal();

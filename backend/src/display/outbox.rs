@@ -16,8 +16,8 @@ use super::wire::{self, Header, request};
 
 /// Pieces of one `sendmsg`: the system's limit (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;
-/// Bytes of one `sendmsg`. A flush of the guest waits for a call in progress, so a call has to
-/// end soon (some 50 us) also when the display reads as fast as we write.
+/// Bytes of one `sendmsg`. A flush of the guest waits for a call in progress, which goes on for as
+/// long as the display makes room: without a bound that can be a whole picture.
 const MAX_CALL: usize = 256 << 10;
 /// Stands in for pixels of a picture that is gone.
 static BLACK: [u8; 64 << 10] = [0; 64 << 10];
@@ -44,8 +44,6 @@ pub(super) struct Outbox {
     first: usize,
     /// Whether a cursor goes before a picture, so that neither starves the other.
     cursor_first: bool,
-    /// The device was let in before the next piece.
-    stood_back: bool,
 }
 
 impl Outbox {
@@ -56,7 +54,6 @@ impl Outbox {
             sent: 0,
             first: 0,
             cursor_first: true,
-            stood_back: false,
         }
     }
 
@@ -83,13 +80,6 @@ impl Outbox {
                 let Some(slot) = slots.get(id) else {
                     return Ok(Progress::Idle);
                 };
-                // The system's locks are not fair: step back once for a flush that waits. It
-                // signals when it is done.
-                if slot.is_wanted() && !self.stood_back {
-                    self.stood_back = true;
-                    return Ok(Progress::Idle);
-                }
-                self.stood_back = false;
                 self.send_pixels(socket, &slot.screen(), update)
             }
         };

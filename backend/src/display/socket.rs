@@ -16,11 +16,6 @@ use super::inbox::{Inbox, LinkError};
 use super::link::{Link, Slots};
 use super::outbox::{Outbox, Progress};
 
-/// Send buffer asked for, in bytes. The usual default takes 208 KiB, which is a fraction of one
-/// picture (1280x800: 4 MiB): the less often the sender sleeps in mid-picture, the fewer switches
-/// between it and the display. The system cuts this to its `net.core.wmem_max`.
-const SEND_BUFFER: usize = 1 << 20;
-
 const WAKE: u64 = 0;
 const SOCKET: u64 = 1;
 
@@ -33,8 +28,6 @@ pub(super) fn start(
     link: Arc<Link>,
     slots: Arc<Slots>,
 ) -> io::Result<JoinHandle<()>> {
-    // Larger is only faster.
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER);
     let poll = Poll::new(&link, &socket)?;
     let sender = Sender {
         socket,
