@@ -77,6 +77,10 @@ pub struct DisplayInfo {
 ///
 /// Source: `VIRTIO_GPU_RESP_OK_*`, section "Device Operation: Request header".
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would cost an allocation per answer; a reply lives for one command only"
+)]
 pub enum Reply {
     /// Done; there is nothing to tell.
     OkNoData,
@@ -168,7 +172,7 @@ pub fn encode(header: &Header, result: &Result<Reply, GpuError>, out: &mut Vec<u
             out.extend_from_slice(data);
         }
         Reply::OkResourceUuid(ResourceUuid(uuid)) => {
-            out.extend_from_slice(VirtioGpuRespResourceUuid { hdr, uuid: *uuid }.as_bytes())
+            out.extend_from_slice(VirtioGpuRespResourceUuid { hdr, uuid: *uuid }.as_bytes());
         }
         Reply::OkMapInfo(cache) => out.extend_from_slice(
             VirtioGpuRespMapInfo {
@@ -186,5 +190,123 @@ fn display_one(mode: DisplayMode) -> VirtioGpuDisplayOne {
         r: mode.rect.into(),
         enabled: u32::from(mode.enabled).into(),
         flags: mode.flags.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Request;
+
+    /// A request header: flags, fence 0x1122334455667788, context 9, ring 7.
+    fn header(flags: u32) -> Header {
+        let mut bytes = Vec::new();
+        for word in [0x100, flags, 0x5566_7788, 0x1122_3344, 9, 7] {
+            bytes.extend(u32::to_le_bytes(word));
+        }
+        Request::parse(&bytes).header
+    }
+
+    fn encoded(header: &Header, result: &Result<Reply, GpuError>) -> Vec<u8> {
+        let mut out = vec![0xee; 5000];
+        let capacity = out.capacity();
+        encode(header, result, &mut out);
+        assert_eq!(out.capacity(), capacity);
+        out
+    }
+
+    /// The bytes without fence: response type, 20 zeros, then the body.
+    fn plain(r#type: u32, body: &[u8]) -> Vec<u8> {
+        [&r#type.to_le_bytes()[..], &[0; 20], body].concat()
+    }
+
+    #[test]
+    fn fence_context_and_ring_are_echoed_on_success_and_on_errors() {
+        let ids = [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 9, 0, 0, 0];
+        for (result, low) in [(Ok(Reply::OkNoData), 0x11), (Err(GpuError::Unspec), 0x12)] {
+            let response = |flags: u8, ids: &[u8; 12], ring: u8| {
+                [&[0, low, 0, 0, flags, 0, 0, 0], &ids[..], &[ring, 0, 0, 0]].concat()
+            };
+            assert_eq!(encoded(&header(0), &result), response(0, &[0; 12], 0));
+            assert_eq!(encoded(&header(1), &result), response(1, &ids, 0));
+            assert_eq!(encoded(&header(2), &result), response(0, &[0; 12], 0));
+            assert_eq!(encoded(&header(3), &result), response(3, &ids, 7));
+            // Flags that nobody knows are not echoed.
+            assert_eq!(encoded(&header(0xffff_ff01), &result), response(1, &ids, 0));
+        }
+    }
+
+    #[test]
+    fn errors_are_a_header_with_their_type() {
+        for (error, r#type) in [
+            (GpuError::Unspec, 0x1200),
+            (GpuError::OutOfMemory, 0x1201),
+            (GpuError::InvalidScanoutId, 0x1202),
+            (GpuError::InvalidResourceId, 0x1203),
+            (GpuError::InvalidContextId, 0x1204),
+            (GpuError::InvalidParameter, 0x1205),
+        ] {
+            assert_eq!(
+                encoded(&Header::default(), &Err(error)),
+                plain(r#type, &[]),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn display_info_is_byte_exact() {
+        let mut info = DisplayInfo::default();
+        info.modes[1] = DisplayMode {
+            rect: Rect::new(0x0102, 3, 1280, 800),
+            enabled: true,
+            flags: 5,
+        };
+        let mut body = vec![0; 24];
+        body.extend([2, 1, 0, 0, 3, 0, 0, 0, 0, 5, 0, 0, 0x20, 3, 0, 0]);
+        body.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+        body.resize(16 * 24, 0);
+        let bytes = encoded(&Header::default(), &Ok(Reply::OkDisplayInfo(info)));
+        assert_eq!(bytes, plain(0x1101, &body));
+        assert_eq!(bytes.len(), 408);
+    }
+
+    #[test]
+    fn edid_is_padded_to_its_field() {
+        for length in [1usize, 256, 1024] {
+            let edid = Edid::from_bytes(&vec![0xa5; length]).unwrap();
+            let mut body = vec![0; 8];
+            body[..2].copy_from_slice(&u16::try_from(length).unwrap().to_le_bytes());
+            body.resize(8 + length, 0xa5);
+            body.resize(8 + 1024, 0);
+            let bytes = encoded(&Header::default(), &Ok(Reply::OkEdid(edid)));
+            assert_eq!(bytes, plain(0x1104, &body));
+        }
+    }
+
+    #[test]
+    fn other_replies_are_byte_exact() {
+        let uuid: [u8; 16] = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let info = Reply::OkCapsetInfo {
+            id: CapsetId(4),
+            max_version: 0x0102,
+            max_size: 160,
+        };
+        let info_body = [4, 0, 0, 0, 2, 1, 0, 0, 160, 0, 0, 0, 0, 0, 0, 0];
+        for (reply, r#type, body) in [
+            (Reply::OkNoData, 0x1100, &[][..]),
+            (info, 0x1102, &info_body),
+            (Reply::OkCapset(vec![1, 2, 3]), 0x1103, &[1, 2, 3]),
+            (Reply::OkCapset(Vec::new()), 0x1103, &[]),
+            (Reply::OkResourceUuid(ResourceUuid(uuid)), 0x1105, &uuid[..]),
+            (
+                Reply::OkMapInfo(MapCache::Wc),
+                0x1106,
+                &[3, 0, 0, 0, 0, 0, 0, 0],
+            ),
+        ] {
+            assert_eq!(reply.resp_type(), r#type);
+            assert_eq!(encoded(&Header::default(), &Ok(reply)), plain(r#type, body));
+        }
     }
 }

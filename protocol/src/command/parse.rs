@@ -220,7 +220,7 @@ fn set_scanout_blob(bytes: &[u8]) -> Result<Command<'_>, GpuError> {
     let scanout = scanout(raw.scanout_id)?;
     let resource = ResourceId::new(raw.resource_id.get());
     let format = match (format(raw.format), resource) {
-        // Linux zeroes the rest of the request when it disables a scanout.
+        // A scanout that shows nothing has no format.
         (Err(_), None) => Format::B8g8r8x8,
         (format, _) => format?,
     };

@@ -150,3 +150,19 @@ wire_struct! { 24,
         pub padding: [u8; 3],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_type_has_its_name() {
+        let known = [0x100..0x10e, 0x200..0x20a, 0x300..0x302];
+        for r#type in 0..0x1300 {
+            let named = cmd_name(r#type) != "unknown";
+            let expected = known.iter().any(|range| range.contains(&r#type));
+            assert_eq!(named, expected, "{:#x}", r#type);
+        }
+        assert_eq!(cmd_name(0x10c), "RESOURCE_CREATE_BLOB");
+    }
+}
