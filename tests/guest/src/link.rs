@@ -1,0 +1,55 @@
+//! The line to the host: the second serial port.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+
+use nosnoop_guest::wire::{Event, Order};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use crate::Outcome;
+
+/// The port that carries nothing but events and orders.
+const PORT: &str = "/dev/ttyS1";
+
+/// Both directions of the line to the host.
+pub(crate) struct Link {
+    port: File,
+    orders: BufReader<File>,
+}
+
+impl Link {
+    /// Opens the port and switches off echo and line editing.
+    pub(crate) fn open() -> Outcome<Self> {
+        let port = File::options()
+            .read(true)
+            .write(true)
+            .open(PORT)
+            .map_err(|error| format!("{PORT}: {error}"))?;
+        let mut mode = tcgetattr(&port)?;
+        mode.make_raw();
+        tcsetattr(&port, OptionalActions::Now, &mode)?;
+        let orders = BufReader::new(port.try_clone()?);
+        Ok(Self { port, orders })
+    }
+
+    /// Sends one event.
+    pub(crate) fn send(&mut self, event: &Event) -> Outcome<()> {
+        self.port.write_all(event.to_line()?.as_bytes())?;
+        Ok(())
+    }
+
+    /// Waits for the next order.
+    pub(crate) fn order(&mut self) -> Outcome<Order> {
+        let mut line = String::new();
+        self.orders.read_line(&mut line)?;
+        Order::from_line(&line).ok_or_else(|| format!("no order: {line:?}").into())
+    }
+
+    /// Waits for the order to go on; any other order ends the task as an error.
+    pub(crate) fn wait_to_continue(&mut self) -> Outcome<()> {
+        match self.order()? {
+            Order::Continue => Ok(()),
+            other => Err(format!("the host ends the task early: {}", other.word()).into()),
+        }
+    }
+}

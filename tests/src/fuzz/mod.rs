@@ -1,0 +1,199 @@
+//! Drives the device in process with arbitrary command bytes and rings, and checks after each step
+//! that it holds together: state that agrees with itself, exactly one completion per chain, only
+//! responses that the specification knows, a broken ring that stops alone and comes back.
+//!
+//! Everything follows from a seed, so a failure is repeated by running its seed again.
+
+mod commands;
+mod driver;
+mod memory;
+mod random;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use nosnoop_gpu::SharedGuestMemory;
+use nosnoop_gpu::daemon::worker::{QueueKind, Worker};
+use nosnoop_gpu::device::Device;
+use nosnoop_gpu::device::quota::Limits;
+use nosnoop_gpu::display::{Display, OutputConfig};
+use nosnoop_protocol::geometry::Size;
+
+use driver::Driver;
+use random::Random;
+
+/// Steps of one seed.
+const STEPS: u32 = 400;
+
+/// Few resources and little memory, so that the quotas are reached.
+const LIMITS: Limits = Limits {
+    hostmem: 2 << 20,
+    resources: 6,
+};
+
+/// What one seed did, to see that a run reaches anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Steps done.
+    pub steps: u64,
+    /// Responses of the `RESP_OK` kind.
+    pub ok: u64,
+    /// Responses of the `RESP_ERR` kind.
+    pub errors: u64,
+    /// Chains returned without a response.
+    pub bare: u64,
+    /// Rings that stopped.
+    pub stopped: u64,
+}
+
+impl Tally {
+    /// Adds another seed's numbers.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.ok += other.ok;
+        self.errors += other.errors;
+        self.bare += other.bare;
+        self.stopped += other.stopped;
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What did not hold, and at which step.
+pub fn run_seed(seed: u64) -> Result<Tally, String> {
+    let mut guest = Guest::new(seed);
+    for step in 0..STEPS {
+        let result = catch_unwind(AssertUnwindSafe(|| guest.step()));
+        match result {
+            Ok(Ok(())) => guest.tally.steps += 1,
+            Ok(Err(what)) => return Err(format!("seed {seed}, step {step}: {what}")),
+            Err(_) => return Err(format!("seed {seed}, step {step}: the device panicked")),
+        }
+    }
+    Ok(guest.tally)
+}
+
+struct Queue {
+    kind: QueueKind,
+    driver: Driver,
+    worker: Worker,
+}
+
+struct Guest {
+    random: Random,
+    memory: SharedGuestMemory,
+    device: Device,
+    queues: [Queue; 2],
+    tally: Tally,
+}
+
+impl Guest {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let memory = memory::guest_memory(true);
+        memory::fill(&memory, &mut random);
+        let memory = SharedGuestMemory::new(memory);
+        let output = OutputConfig {
+            size: Size {
+                width: 640,
+                height: 480,
+            },
+            refresh_hz: 60,
+        };
+        let display = Arc::new(Display::new(vec![output; 2]));
+        let queue = |kind, base| Queue {
+            kind,
+            driver: Driver::new(&memory, base),
+            worker: Worker::new(kind),
+        };
+        let queues = [
+            queue(QueueKind::Control, 0),
+            queue(QueueKind::Cursor, 0x4_0000),
+        ];
+        let device = Device::new(LIMITS, display);
+        Self {
+            random,
+            memory,
+            device,
+            queues,
+            tally: Tally::default(),
+        }
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.random.below(200) {
+            0 => self.device.reset(),
+            1 => {
+                // The front-end takes a region away or gives it back.
+                let with_last = self.random.once_in(2);
+                let memory = memory::guest_memory(with_last);
+                memory::fill(&memory, &mut self.random);
+                self.memory
+                    .lock()
+                    .map_err(|error| error.to_string())?
+                    .replace(memory);
+                self.queues
+                    .iter_mut()
+                    .for_each(|queue| queue.driver.restart());
+            }
+            n => self.request(n % 5 == 0)?,
+        }
+        self.device.verify_invariants()
+    }
+
+    fn request(&mut self, cursor: bool) -> Result<(), String> {
+        let random = &mut self.random;
+        let queue = &mut self.queues[usize::from(cursor)];
+        let breaks = random.once_in(60);
+        let malformed = !breaks && random.once_in(15);
+        if breaks {
+            queue.driver.break_ring(random);
+        } else if malformed {
+            queue.driver.submit_malformed(random);
+        } else {
+            let request = commands::request(random, cursor);
+            queue.driver.submit(random, &request);
+        }
+        queue
+            .worker
+            .drain(&queue.driver.ring, &self.device, &self.memory);
+        let used = queue.driver.used();
+        if breaks {
+            if !queue.driver.ring.broken() || !used.is_empty() {
+                return Err(format!("a broken ring went on: {used:?}"));
+            }
+            self.tally.stopped += 1;
+            queue.driver.restart();
+            return Ok(());
+        }
+        let [answer] = used.as_slice() else {
+            return Err(format!("{} completions for one chain", used.len()));
+        };
+        if malformed {
+            // Descriptors at random can be a chain after all, whose response may have been written
+            // anywhere, the rings included.
+            self.tally.bare += 1;
+            self.queues.iter_mut().for_each(|queue| queue.driver.restart());
+            return Ok(());
+        }
+        if answer.head != 0 || queue.driver.ring.broken() {
+            return Err(format!(
+                "{:?} queue: strange completion {answer:?}",
+                queue.kind
+            ));
+        }
+        match answer.response {
+            Some(0x1100..=0x1106) => self.tally.ok += 1,
+            Some(0x1200..=0x1205) => self.tally.errors += 1,
+            None if answer.written == 0 => self.tally.bare += 1,
+            _ => {
+                return Err(format!(
+                    "{:?} queue: no response is {answer:x?}",
+                    queue.kind
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! The process behind the virtual GPU: our daemon, QEMU's own, or any other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::picture::Picture;
+use super::process::POLL;
+use super::root::Root;
+use super::{LabError, Result};
+use crate::frontend::Daemon;
+
+/// How long a screenshot may take.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(20);
+
+/// Which backend to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Our daemon, built from this workspace.
+    Ours,
+    /// vhost-user-gpu, the C program that comes with QEMU.
+    Qemu,
+    /// Any other program with `--socket-path`.
+    Path(PathBuf),
+}
+
+impl Kind {
+    /// Reads a command line value: `ours`, `qemu` or `vhost-user-gpu`, else a path.
+    ///
+    /// # Errors
+    /// When a path names no file.
+    pub fn parse(value: &str) -> std::result::Result<Self, String> {
+        match value {
+            "ours" => Ok(Self::Ours),
+            "qemu" | "vhost-user-gpu" => Ok(Self::Qemu),
+            path if Path::new(path).is_file() => Ok(Self::Path(PathBuf::from(path))),
+            other => Err(format!(
+                "'{other}' is neither ours, qemu nor a program file"
+            )),
+        }
+    }
+
+    /// The name in reports.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Ours => "nosnoop-gpu".to_owned(),
+            Self::Qemu => "vhost-user-gpu".to_owned(),
+            Self::Path(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Usage {
+    /// Resident memory that is its own (anonymous), in KiB.
+    pub anonymous_kib: u64,
+    /// Resident pages of files: mostly program code, in KiB.
+    pub file_kib: u64,
+    /// Resident shared memory, in KiB: mostly the guest's own memory as far as it was read.
+    pub shared_kib: u64,
+    /// Processor time of all its threads in nanoseconds.
+    pub cpu_nanos: u64,
+}
+
+impl Usage {
+    /// Resident memory without the guest's, in KiB.
+    #[must_use]
+    pub fn own_kib(&self) -> u64 {
+        self.anonymous_kib + self.file_kib
+    }
+}
+
+/// A running backend; dropping it ends the process.
+#[derive(Debug)]
+pub struct Backend {
+    daemon: Daemon,
+    kind: Kind,
+}
+
+impl Backend {
+    /// Starts a backend and waits until it listens.
+    ///
+    /// `options` are further arguments for our daemon; other programs get none.
+    ///
+    /// # Errors
+    /// When it cannot be found or built, or does not listen in time.
+    pub fn start(kind: &Kind, root: &Root, options: &[&str]) -> Result<Self> {
+        let daemon = match kind {
+            Kind::Ours => Daemon::start(options),
+            Kind::Qemu => {
+                let program = root.c_backend.as_ref().ok_or_else(|| {
+                    LabError::unavailable(format!("{} has no vhost-user-gpu", root.origin))
+                })?;
+                Daemon::start_command(program.command(), &["--socket-path"])
+            }
+            Kind::Path(path) => Daemon::start_command(Command::new(path), &["--socket-path"]),
+        };
+        let daemon = daemon.map_err(LabError::context(kind.name()))?;
+        Ok(Self {
+            daemon,
+            kind: kind.clone(),
+        })
+    }
+
+    /// The socket that QEMU connects to.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.daemon.socket()
+    }
+
+    /// What kind of backend this is.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The last `count` lines of what the backend wrote on its standard error, each indented.
+    #[must_use]
+    pub fn last_lines(&self, count: usize) -> String {
+        let text = self.daemon.stderr();
+        let lines = text.lines().collect::<Vec<_>>();
+        let last = &lines[lines.len().saturating_sub(count)..];
+        last.iter().map(|line| format!("    {line}\n")).collect()
+    }
+
+    /// Checks that the process runs and no thread of it has panicked.
+    ///
+    /// # Errors
+    /// With what it wrote when it does not.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.daemon
+            .check_alive()
+            .map_err(LabError::context(self.kind.name()))
+    }
+
+    /// Memory and processor time of the process.
+    ///
+    /// # Errors
+    /// When the process has gone.
+    pub fn usage(&self) -> Result<Usage> {
+        let status = format!("/proc/{}/status", self.daemon.pid());
+        let status = fs::read_to_string(&status).map_err(LabError::context(status))?;
+        let strange = || LabError::failed("/proc of the backend reads unlike any known kernel");
+        let mut usage = parse_memory(&status).ok_or_else(strange)?;
+        let threads = format!("/proc/{}/task", self.daemon.pid());
+        for thread in fs::read_dir(&threads)
+            .map_err(LabError::context(threads))?
+            .flatten()
+        {
+            // A thread that ends meanwhile takes its time along.
+            if let Ok(line) = fs::read_to_string(thread.path().join("schedstat")) {
+                usage.cpu_nanos += parse_cpu(&line).ok_or_else(strange)?;
+            }
+        }
+        Ok(usage)
+    }
+
+    /// Asks our daemon for a picture of scanout `scanout` by SIGUSR1.
+    ///
+    /// # Errors
+    /// When no new picture appears in time.
+    pub fn screenshot(&mut self, scanout: u32) -> Result<Picture> {
+        let path = self.daemon.dir().join(format!("scanout-{scanout}.png"));
+        if path.exists() {
+            fs::remove_file(&path).map_err(LabError::context(path.display()))?;
+        }
+        let asked = self.daemon.signal(Signal::USR1);
+        asked.map_err(LabError::context("cannot ask for a screenshot"))?;
+        let start = Instant::now();
+        // The daemon renames complete files into place.
+        while !path.exists() {
+            self.check_alive()?;
+            if start.elapsed() > SIGNAL_LIMIT {
+                return Err(LabError::failed(format!(
+                    "{} has written no screenshot {} s after SIGUSR1; its last lines:\n{}",
+                    self.kind.name(),
+                    SIGNAL_LIMIT.as_secs(),
+                    self.last_lines(15)
+                )));
+            }
+            thread::sleep(POLL);
+        }
+        Picture::load(&path)
+    }
+
+    /// Kills the process, as a crash would end it.
+    ///
+    /// # Errors
+    /// When it has gone already.
+    pub fn kill(&mut self) -> Result<()> {
+        let killed = self.daemon.signal(Signal::KILL);
+        killed.map_err(LabError::context("cannot kill the backend"))
+    }
+
+    /// Asks the process to end by SIGTERM.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        let status = self.daemon.terminate();
+        status.map_err(LabError::context(format_args!(
+            "ending {}",
+            self.kind.name()
+        )))
+    }
+}
+
+/// The memory part from the text of `/proc/PID/status`.
+fn parse_memory(status: &str) -> Option<Usage> {
+    let kib = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim_start_matches(':')
+            .trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()
+    };
+    Some(Usage {
+        anonymous_kib: kib("RssAnon")?,
+        file_kib: kib("RssFile")?,
+        shared_kib: kib("RssShmem")?,
+        cpu_nanos: 0,
+    })
+}
+
+/// The processor time in the text of a thread's `schedstat`: its first number, in nanoseconds.
+fn parse_cpu(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_from_proc() {
+        let status = "Name:\tx\nRssAnon:\t     120 kB\nRssFile:\t 3000 kB\nRssShmem:\t 4 kB\n";
+        let usage = parse_memory(status).unwrap();
+        assert_eq!(usage.own_kib(), 3120);
+        assert_eq!(usage.shared_kib, 4);
+        assert_eq!(parse_cpu("1234 56 7\n"), Some(1234));
+    }
+
+    #[test]
+    fn backend_names() {
+        assert_eq!(Kind::parse("vhost-user-gpu"), Ok(Kind::Qemu));
+        assert_eq!(Kind::parse("ours"), Ok(Kind::Ours));
+        assert!(Kind::parse("/nowhere/at/all").is_err());
+    }
+}

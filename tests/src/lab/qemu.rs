@@ -1,0 +1,432 @@
+//! One virtual machine under QEMU.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nosnoop_guest::pattern::Size;
+use nosnoop_guest::wire::{Event, Order, ROUNDS_PARAMETER, TASK_PARAMETER, Task};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::backend::Backend;
+use super::lines::{Lines, Next};
+use super::picture::Picture;
+use super::process::{POLL, Reaped};
+use super::qmp::Qmp;
+use super::root::Root;
+use super::{LabError, Result};
+
+/// The environment variable that chooses `kvm` or `tcg`.
+pub const ACCELERATOR_VARIABLE: &str = "NOSNOOP_LAB_ACCEL";
+
+/// How long QEMU may take to connect its ports; it first connects to the backend.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a switched-off guest may take to end QEMU.
+const END_LIMIT: Duration = Duration::from_secs(120);
+
+/// How many console lines an error shows.
+const SHOWN_LINES: usize = 25;
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor, through the kernel.
+    Kvm,
+    /// QEMU's translator; slow, works anywhere.
+    Tcg,
+}
+
+impl Accelerator {
+    /// The one that boots a guest here: KVM where the processor has hardware virtualization and
+    /// `/dev/kvm` opens. A `/dev/kvm` alone is not enough: without hardware behind it a kernel
+    /// does not get through its start.
+    #[must_use]
+    pub fn probe() -> Self {
+        match env::var(ACCELERATOR_VARIABLE).as_deref() {
+            Ok("kvm") => return Self::Kvm,
+            Ok("tcg") => return Self::Tcg,
+            _ => {}
+        }
+        let opens = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/kvm")
+                .is_ok()
+        };
+        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        if has_virtualization(&processor) && opens() {
+            Self::Kvm
+        } else {
+            Self::Tcg
+        }
+    }
+
+    /// The name that QEMU knows.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// Whether the text of `/proc/cpuinfo` names a virtualization extension.
+fn has_virtualization(processor: &str) -> bool {
+    processor
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .any(|line| {
+            line.split_whitespace()
+                .any(|flag| matches!(flag, "vmx" | "svm"))
+        })
+}
+
+/// The GPU as QEMU presents it to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// `vhost-user-gpu-pci`: with QEMU's display; the size of its screen, or QEMU's default.
+    Gpu(Option<Size>),
+    /// `vhost-user-test-device-pci` with the GPU's id: no display, but every feature of the
+    /// backend reaches the guest, blobs among them.
+    Test,
+}
+
+impl Device {
+    fn argument(self) -> String {
+        match self {
+            Self::Gpu(None) => "vhost-user-gpu-pci,chardev=vgpu".to_owned(),
+            Self::Gpu(Some(Size { width, height })) => {
+                format!("vhost-user-gpu-pci,chardev=vgpu,xres={width},yres={height}")
+            }
+            Self::Test => "vhost-user-test-device-pci,chardev=vgpu,virtio-id=16,num_vqs=2,\
+                           vq_size=256,config_size=24"
+                .to_owned(),
+        }
+    }
+}
+
+/// What to boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The GPU.
+    pub device: Device,
+    /// What the guest does.
+    pub task: Task,
+    /// Rounds of the bench task.
+    pub rounds: u64,
+    /// Whether a reboot of the guest starts it again; else it ends QEMU.
+    pub may_reboot: bool,
+}
+
+impl Setup {
+    /// `task` on the GPU with a display of the default size.
+    #[must_use]
+    pub fn new(task: Task) -> Self {
+        Self {
+            device: Device::Gpu(None),
+            task,
+            rounds: 100,
+            may_reboot: false,
+        }
+    }
+}
+
+/// A running machine on a backend; dropping it ends QEMU.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    process: Reaped,
+    qmp: Qmp,
+    orders: UnixStream,
+    events: Lines,
+    console: Lines,
+    errors: Lines,
+    /// The backend.
+    pub backend: &'a mut Backend,
+    /// When QEMU was started.
+    pub started: Instant,
+    folder: TempDir,
+}
+
+impl<'a> Machine<'a> {
+    /// Starts QEMU; returns as soon as its ports are connected, long before the guest is up.
+    ///
+    /// # Errors
+    /// When QEMU does not start, or ends at once.
+    pub fn boot(
+        root: &Root,
+        initial: &[u8],
+        backend: &'a mut Backend,
+        setup: &Setup,
+    ) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("nosnoop-vm-")
+            .tempdir()
+            .map_err(LabError::context("cannot make a folder for the machine"))?;
+        let archive = folder.path().join("initramfs");
+        fs::write(&archive, initial).map_err(LabError::context(archive.display()))?;
+        // QEMU connects to sockets that exist already, so that no early output is lost.
+        let listen = |name: &str| {
+            let path = folder.path().join(name);
+            UnixListener::bind(&path).map_err(LabError::context(path.display()))
+        };
+        let (monitor, console, link) = (listen("qmp")?, listen("console")?, listen("link")?);
+        let mut command = command(root, folder.path(), &archive, backend.socket(), setup);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut process = Reaped::spawn(&mut command, "QEMU")?;
+        let errors = process.child().stderr.take();
+        let errors = Lines::read(errors.ok_or_else(|| LabError::failed("no pipe to QEMU"))?);
+        let mut accept =
+            |listener: &UnixListener, what: &str| accept(listener, what, &mut process, &errors);
+        let console = Lines::read(accept(&console, "console")?);
+        let orders = accept(&link, "link to the guest program")?;
+        let events = orders
+            .try_clone()
+            .map_err(LabError::context("link to the guest"))?;
+        let events = Lines::read(events);
+        let qmp = Qmp::new(accept(&monitor, "monitor")?)?;
+        Ok(Self {
+            process,
+            qmp,
+            orders,
+            events,
+            console,
+            errors,
+            backend,
+            started,
+            folder,
+        })
+    }
+
+    /// Everything that the kernel wrote on the console so far.
+    #[must_use]
+    pub fn console(&self) -> &Lines {
+        &self.console
+    }
+
+    /// An error with what the console, QEMU and the backend said last.
+    fn complaint(&self, what: &str) -> LabError {
+        let part = |title: &str, lines: String| {
+            if lines.is_empty() {
+                String::new()
+            } else {
+                format!("  {title}:\n{lines}")
+            }
+        };
+        LabError::failed(format!(
+            "{what}\n{}{}{}",
+            part("the guest's console", self.console.last(SHOWN_LINES)),
+            part("QEMU", self.errors.last(SHOWN_LINES)),
+            part("the backend", self.backend.last_lines(SHOWN_LINES)),
+        ))
+    }
+
+    /// The guest program's next event; `what` names it in errors.
+    ///
+    /// # Errors
+    /// When none comes within `limit`, the guest reports a failure, or QEMU or the backend ends.
+    pub fn event(&mut self, what: &str, limit: Duration) -> Result<Event> {
+        let start = Instant::now();
+        loop {
+            // Short waits, so that a dead backend shows at once and not after the limit.
+            match self.events.next(Duration::from_millis(250)) {
+                Next::Line(line) => match Event::from_line(&line) {
+                    Some(Event::Failed { what }) => {
+                        return Err(self.complaint(&format!("the guest says: {what}")));
+                    }
+                    Some(event) => return Ok(event),
+                    // Firmware and boot loader may write there too.
+                    None => continue,
+                },
+                Next::Nothing => {}
+                Next::Closed => {
+                    let text = format!("QEMU ended while the lab waited for {what}");
+                    return Err(self.complaint(&text));
+                }
+            }
+            if let Err(error) = self.backend.check_alive() {
+                return Err(self.complaint(&error.to_string()));
+            }
+            if start.elapsed() > limit {
+                let seconds = limit.as_secs();
+                return Err(self.complaint(&format!("waited {seconds} s for {what}")));
+            }
+        }
+    }
+
+    /// Tells the guest what to do next.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn order(&mut self, order: Order) -> Result<()> {
+        writeln!(self.orders, "{}", order.word())
+            .map_err(LabError::context("the guest takes no orders"))
+    }
+
+    /// A monitor command.
+    ///
+    /// # Errors
+    /// When QEMU refuses it or does not answer in time.
+    pub fn monitor(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        let answer = self.qmp.command(command, arguments);
+        answer.map_err(|error| self.complaint(&error.to_string()))
+    }
+
+    /// QEMU's own picture of the screen.
+    ///
+    /// # Errors
+    /// When QEMU does not write one.
+    pub fn screendump(&mut self) -> Result<Picture> {
+        let path = self.folder.path().join("screen.png");
+        self.monitor("screendump", &json!({ "filename": path, "format": "png" }))?;
+        Picture::load(&path)
+    }
+
+    /// Switches the guest off and waits until QEMU has ended.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn power_off(mut self) -> Result<ExitStatus> {
+        self.order(Order::PowerOff)?;
+        let status = self.process.wait(END_LIMIT);
+        status.map_err(|error| self.complaint(&error.to_string()))
+    }
+}
+
+/// QEMU's command line.
+fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
+    let accelerator = Accelerator::probe();
+    let mut command = root.qemu.command();
+    if let Some(modules) = &root.qemu_modules {
+        command.env("QEMU_MODULE_DIR", modules);
+    }
+    for firmware in &root.firmware {
+        command.arg("-L").arg(firmware);
+    }
+    let cpu = match accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => "max",
+    };
+    command.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-vga",
+        "none",
+    ]);
+    command.args(["-nic", "none", "-smp", "1", "-m", "1024", "-cpu", cpu]);
+    command.args([
+        "-machine",
+        "q35,memory-backend=mem",
+        "-accel",
+        accelerator.name(),
+    ]);
+    command.args(["-object", "memory-backend-memfd,id=mem,size=1024M,share=on"]);
+    // The machine ends with this program, however that ends.
+    command.args(["-run-with", "exit-with-parent=on"]);
+    if !setup.may_reboot {
+        command.arg("-no-reboot");
+    }
+    let socket_device = |id: &str, path: &Path| {
+        // A comma in a value is written twice.
+        let path = path.to_string_lossy().replace(',', ",,");
+        OsString::from(format!("socket,id={id},path={path}"))
+    };
+    command
+        .arg("-chardev")
+        .arg(socket_device("qmp", &folder.join("qmp")));
+    command.args(["-mon", "chardev=qmp,mode=control"]);
+    for port in ["console", "link"] {
+        command
+            .arg("-chardev")
+            .arg(socket_device(port, &folder.join(port)));
+        command.args(["-serial", &format!("chardev:{port}")]);
+    }
+    command.arg("-chardev").arg(socket_device("vgpu", socket));
+    command.args(["-device", &setup.device.argument()]);
+    command
+        .arg("-kernel")
+        .arg(&root.kernel.image)
+        .arg("-initrd")
+        .arg(archive);
+    command.args(["-append", &parameters(setup)]);
+    command
+}
+
+/// The kernel's command line.
+fn parameters(setup: &Setup) -> String {
+    format!(
+        "console=ttyS0 quiet panic=-1 {TASK_PARAMETER}={} {ROUNDS_PARAMETER}={}",
+        setup.task.name(),
+        setup.rounds
+    )
+}
+
+/// Waits for QEMU to connect one of its ports.
+fn accept(
+    listener: &UnixListener,
+    what: &str,
+    process: &mut Reaped,
+    errors: &Lines,
+) -> Result<UnixStream> {
+    let broken = || LabError::context(format_args!("QEMU's {what}").to_string());
+    listener.set_nonblocking(true).map_err(broken())?;
+    let start = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).map_err(broken())?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(broken()(error)),
+        }
+        let why = match process.ended()? {
+            Some(status) => format!("QEMU ended ({status})"),
+            None if start.elapsed() > CONNECT_LIMIT => "QEMU does not come up".to_owned(),
+            None => {
+                thread::sleep(POLL);
+                continue;
+            }
+        };
+        let said = errors.last(SHOWN_LINES);
+        return Err(LabError::failed(format!(
+            "{why} before its {what} was connected:\n{said}"
+        )));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtualization_is_a_whole_flag() {
+        assert!(has_virtualization("flags\t\t: fpu vmx sse\n"));
+        assert!(has_virtualization("flags\t\t: svm\n"));
+        assert!(!has_virtualization("flags\t\t: fpu svm_lock\nbugs : vmx\n"));
+    }
+
+    #[test]
+    fn the_kernel_learns_task_and_rounds() {
+        let setup = Setup {
+            rounds: 7,
+            ..Setup::new(Task::Bench)
+        };
+        assert!(parameters(&setup).ends_with("nosnoop.task=bench nosnoop.rounds=7"));
+    }
+}

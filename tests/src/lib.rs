@@ -1,0 +1,22 @@
+//! What proves nosnoop-gpu: a vhost-user front-end with a virtio-gpu driver ([`frontend`]), a lab
+//! that boots real QEMU and Linux ([`lab`]) and a fuzzer ([`fuzz`]). The programs `demo`, `vm`,
+//! `verify` and `fuzz` and the tests in `tests/` stand on top.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "test code: a broken expectation is to stop the test loudly, and programs print"
+)]
+
+pub mod frontend;
+pub mod fuzz;
+pub mod lab;
+pub mod verify;

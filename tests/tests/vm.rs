@@ -1,0 +1,199 @@
+//! Real QEMU, real Linux, its own virtio-gpu driver, on the daemon: every pixel compared.
+//!
+//! `NOSNOOP_VM=0` leaves these tests out; a machine that cannot boot a guest does so by itself.
+//! Both print a line that begins with `SKIPPED: ` and the reason.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "test code: a broken expectation is to stop the test loudly"
+)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nosnoop_guest::pattern::Size;
+use nosnoop_guest::wire::{Driver, Event, Order, Step, Task};
+use nosnoop_tests::lab::backend::{Backend, Kind};
+use nosnoop_tests::lab::demo::{self, Lab, STEP_LIMIT, check_steps, wait_for_driver};
+use nosnoop_tests::lab::qemu::{Device, Machine, Setup};
+use nosnoop_tests::lab::report::CheckedStep;
+use nosnoop_tests::lab::{LabError, Result};
+
+/// One machine at a time: an emulated one keeps a processor busy, and deadlines are real time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The lab and this test's turn, or `None` after a line that says why there is none.
+fn lab() -> Option<(Lab, MutexGuard<'static, ()>)> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::env::var("NOSNOOP_VM").is_ok_and(|value| value == "0") {
+        println!("SKIPPED: NOSNOOP_VM=0");
+        return None;
+    }
+    match Lab::prepare() {
+        Ok(lab) => Some((lab, turn)),
+        Err(LabError::Unavailable(why)) => {
+            println!("SKIPPED: no VM: {why}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Whether a virtio feature bit was negotiated.
+fn has_feature(driver: &Driver, bit: usize) -> bool {
+    driver.features.as_bytes()[bit] == b'1'
+}
+
+/// Boots to the driver and checks every picture on QEMU's screen.
+fn draw(machine: &mut Machine<'_>) -> Result<(Driver, Vec<CheckedStep>)> {
+    let (driver, _) = wait_for_driver(machine)?;
+    let steps = check_steps(machine, None, &mut Machine::screendump)?;
+    Ok((driver, steps))
+}
+
+#[track_caller]
+fn assert_exact(steps: &[CheckedStep]) {
+    let names = steps.iter().map(|step| step.step).collect::<Vec<_>>();
+    let all = [
+        Step::Mode,
+        Step::Flip,
+        Step::Damage,
+        Step::Cursor,
+        Step::Resize,
+    ];
+    assert_eq!(names, all);
+    for step in steps {
+        assert!(
+            step.comparison.is_exact(),
+            "{:?}: {}",
+            step.step,
+            step.comparison
+        );
+    }
+}
+
+#[test]
+fn linux_draws_through_the_daemon_and_every_pixel_is_right() {
+    let Some((lab, _turn)) = lab() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let report = demo::run(&lab, &Kind::Ours, folder.path()).unwrap();
+    assert_exact(&report.steps);
+    let driver = report.guest.unwrap().driver;
+    assert_eq!(driver.name, "virtio_gpu");
+    assert_eq!((driver.modes[0].width, driver.modes[0].height), (1280, 800));
+    assert!(
+        driver.edid.starts_with("00ffffffffffff00"),
+        "{}",
+        driver.edid
+    );
+    // EDID, RESOURCE_UUID, INDIRECT_DESC, EVENT_IDX, VERSION_1.
+    for bit in [1, 2, 28, 29, 32] {
+        assert!(
+            has_feature(&driver, bit),
+            "bit {bit} of {}",
+            driver.features
+        );
+    }
+    assert!(folder.path().join("scanout.png").is_file());
+    assert!(folder.path().join("report.json").is_file());
+}
+
+#[test]
+fn the_daemon_serves_a_rebooted_guest_and_then_another_machine() {
+    let Some((lab, _turn)) = lab() else { return };
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, &[]).unwrap();
+    let size = Size {
+        width: 1000,
+        height: 700,
+    };
+    let setup = Setup {
+        device: Device::Gpu(Some(size)),
+        may_reboot: true,
+        ..Setup::new(Task::Demo)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let (_, steps) = draw(&mut machine).unwrap();
+    assert_exact(&steps);
+    assert_eq!((steps[0].width, steps[0].height), (1000, 700));
+
+    machine.order(Order::Reboot).unwrap();
+    let (_, steps) = draw(&mut machine).unwrap();
+    assert_exact(&steps);
+    assert!(machine.power_off().unwrap().success());
+
+    let mut machine = lab.boot(&mut backend, &Setup::new(Task::Demo)).unwrap();
+    let (_, steps) = draw(&mut machine).unwrap();
+    assert_exact(&steps);
+    assert_eq!((steps[0].width, steps[0].height), (1280, 800));
+    assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+}
+
+#[test]
+fn linux_shows_guest_blobs_without_transfers() {
+    let Some((lab, _turn)) = lab() else { return };
+    let options = ["--output", "1024x768"];
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, &options).unwrap();
+    let setup = Setup {
+        device: Device::Test,
+        ..Setup::new(Task::Demo)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let (driver, _) = wait_for_driver(&mut machine).unwrap();
+    // RESOURCE_BLOB without VIRGL: the driver makes its frame buffers guest blobs.
+    assert!(
+        has_feature(&driver, 3) && !has_feature(&driver, 0),
+        "{}",
+        driver.features
+    );
+    // No display on this device: the daemon's own pictures are looked at.
+    let steps = check_steps(&mut machine, None, &mut |machine| {
+        machine.backend.screenshot(0)
+    })
+    .unwrap();
+    assert_exact(&steps);
+    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
+    assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+}
+
+#[test]
+fn the_same_guest_boots_on_qemus_own_backend() {
+    let Some((lab, _turn)) = lab() else { return };
+    if lab.root.c_backend.is_none() {
+        println!("SKIPPED: {} has no vhost-user-gpu", lab.root.origin);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let report = demo::run(&lab, &Kind::Qemu, folder.path()).unwrap();
+    println!("{} of {} pixels differ", report.wrong(), report.pixels());
+    assert_eq!(report.steps.len(), 5);
+}
+
+#[test]
+fn a_backend_that_dies_is_an_error_and_no_hang() {
+    let Some((lab, _turn)) = lab() else { return };
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, &[]).unwrap();
+    let mut machine = lab.boot(&mut backend, &Setup::new(Task::Idle)).unwrap();
+    wait_for_driver(&mut machine).unwrap();
+    let drawn = machine.event("the idle picture", STEP_LIMIT).unwrap();
+    assert!(
+        matches!(
+            drawn,
+            Event::Drawn {
+                step: Step::Idle,
+                ..
+            }
+        ),
+        "{drawn:?}"
+    );
+    machine.backend.kill().unwrap();
+    let error = machine
+        .event("nothing", STEP_LIMIT)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("nosnoop-gpu"), "{error}");
+}
