@@ -142,7 +142,11 @@ fn crosvm_order_brings_a_picture_to_the_display() -> Result<()> {
     let options = SessionOptions {
         profile: Profile::Crosvm,
         protocol_features: protocol::MQ | protocol::REPLY_ACK | protocol::CONFIG,
-        features: feature::EVENT_IDX | feature::EDID | feature::RESOURCE_BLOB,
+        features: feature::VERSION_1
+            | feature::PROTOCOL_FEATURES
+            | feature::EVENT_IDX
+            | feature::EDID
+            | feature::RESOURCE_BLOB,
         ..SessionOptions::default()
     };
     let mut rig = Rig::start(&[], &options)?;
@@ -158,6 +162,19 @@ fn a_front_end_without_acknowledgements_is_served() -> Result<()> {
     };
     let mut rig = Rig::start(&[], &options)?;
     show_noise(&mut rig)?;
+    rig.finish()
+}
+
+#[test]
+fn without_protocol_features_rings_are_enabled_from_the_start() -> Result<()> {
+    let mut options = SessionOptions::default();
+    options.features &= !feature::PROTOCOL_FEATURES;
+    let mut rig = Rig::start(&[], &options)?;
+    assert_eq!(rig.protocol_features, 0);
+    show_noise(&mut rig)?;
+    rig.pause_and_resume()?;
+    rig.gpu
+        .flush(1, nosnoop_tests::frontend::Rect::sized(128, 64))?;
     rig.finish()
 }
 

@@ -135,6 +135,7 @@ fn sockets_that_cannot_be_used_are_refused_in_one_line() -> Result<()> {
     refused(&["--fd", "-1"], "-1")?;
     refused(&["--fd", "987"], "987")?;
     refused(&["--fd", "0"], "0")?;
+    refused(&["--fd", "1"], "1")?;
     Ok(())
 }
 

@@ -120,10 +120,17 @@ fn random_transfers_from_random_fragments_match_the_reference() -> Result<()> {
 fn a_transfer_that_ends_at_the_last_byte_works_and_one_byte_more_is_refused() -> Result<()> {
     let mut rig = Rig::new()?;
     let resource = rig.gpu.create_picture(1, BGRX, 16, 16)?;
+    rig.gpu.set_scanout(0, 1, resource.rect())?;
     let rect = Rect::new(3, 2, 5, 4);
     let needed = 3 * 64 + 20;
     let last = resource.len() as u64 - needed;
+    let raw = noise(1, resource.len());
+    rig.ram.scatter(&resource.backing, 0, &raw)?;
     rig.gpu.transfer(1, rect, last)?;
+    let mut host = vec![0; resource.len()];
+    transfer_model(&mut host, 16, &raw, rect, last as usize);
+    rig.ram
+        .scatter(&resource.backing, 0, &noise(2, resource.len()))?;
     for offset in [
         last + 1,
         last + 4,
@@ -138,6 +145,10 @@ fn a_transfer_that_ends_at_the_last_byte_works_and_one_byte_more_is_refused() ->
             .answer(&request::transfer_to_host_2d(1, rect, offset))?;
         assert_eq!(answer, resp::ERR_INVALID_PARAMETER, "offset {offset:#x}");
     }
+    // What was refused has not been done in part either.
+    rig.gpu.flush(1, resource.rect())?;
+    rig.display()
+        .wait_picture(0, &Picture::of(BGRX, 16, 16, &host))?;
     rig.finish()
 }
 

@@ -50,7 +50,7 @@ fn has_feature(driver: &Driver, bit: usize) -> bool {
 /// Boots to the driver and checks every picture on QEMU's screen.
 fn draw(machine: &mut Machine<'_>) -> Result<(Driver, Vec<CheckedStep>)> {
     let (driver, _) = wait_for_driver(machine)?;
-    let steps = check_steps(machine, None, &mut Machine::screendump)?;
+    let steps = check_steps(machine, None, &mut |machine| machine.screendump())?;
     Ok((driver, steps))
 }
 

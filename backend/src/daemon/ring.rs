@@ -174,6 +174,11 @@ impl Ring {
         }
     }
 
+    /// Takes no further request, whatever the guest does: the connection has ended.
+    pub(super) fn close(&self) {
+        self.shared.broken.store(true, Ordering::SeqCst);
+    }
+
     fn stop(&self, why: &RingError) {
         if self.shared.broken.swap(true, Ordering::Relaxed) {
             return;

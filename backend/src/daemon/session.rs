@@ -43,6 +43,8 @@ struct Session {
     workers: [Mutex<Worker>; QueueKind::ALL.len()],
     /// The rings, from when the front-end first enabled them.
     rings: [OnceLock<Ring>; QueueKind::ALL.len()],
+    /// The connection has ended.
+    closed: AtomicBool,
     /// Every ring was stopped at the same time, as before a device reset.
     all_stopped: AtomicBool,
     /// The events that end the workers' threads, until the crate takes them.
@@ -76,6 +78,7 @@ pub(super) fn run(
         memory: memory.clone(),
         workers: QueueKind::ALL.map(|kind| Mutex::new(Worker::new(kind))),
         rings: [const { OnceLock::new() }; QueueKind::ALL.len()],
+        closed: AtomicBool::new(false),
         all_stopped: AtomicBool::new(false),
         exit_events: Mutex::new(exit_events),
     });
@@ -111,8 +114,10 @@ fn session_loop(
         log::debug!("the vhost-user connection has ended: {error}");
     }
     drop(tap);
-    // A worker may be waiting for this display; dropping the daemon waits for the worker.
+    // Dropping the daemon waits for the workers. One may be waiting for the display, and a guest
+    // that is still there could keep one busy for ever.
     display.detach();
+    session.close();
     Ok(())
 }
 
@@ -123,6 +128,14 @@ impl Session {
             QueueKind::Control => control,
             QueueKind::Cursor => cursor,
         }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.rings
+            .iter()
+            .filter_map(OnceLock::get)
+            .for_each(Ring::close);
     }
 
     /// Front-ends that cannot say "reset" (`VHOST_USER_RESET_DEVICE`) stop every ring and start
@@ -244,6 +257,9 @@ impl VhostUserBackend for Session {
         let mut worker = lock(self.worker(*kind));
         if let Some(slot) = self.rings.get(thread_id) {
             slot.get_or_init(|| ring.clone());
+        }
+        if self.closed.load(Ordering::SeqCst) {
+            return Ok(());
         }
         if *kind == QueueKind::Control {
             self.reset_if_restarted(ring);

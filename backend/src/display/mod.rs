@@ -169,9 +169,10 @@ impl Display {
             }
         }
         let info = match outcome {
-            Outcome::Unsupported => self.display_info(),
+            // It answers, but has no EDID for us: then at least its size.
+            Outcome::Unsupported | Outcome::Answered => self.display_info(),
             // One wait is enough.
-            Outcome::Answered | Outcome::Missed => self.known_info(),
+            Outcome::Missed => self.known_info(),
         };
         self.generate_edid(id, &info)
     }

@@ -10,12 +10,12 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// Takes over the descriptor that the parent process passed as `--fd N`.
 ///
 /// # Errors
-/// `InvalidInput` for a number that cannot be such a descriptor (negative, or one of the three
-/// standard streams), else what the kernel says of it (`EBADF` if it is not open).
+/// `InvalidInput` for a number that cannot be such a descriptor (negative, or one that this process
+/// writes its messages to), else what the kernel says of it (`EBADF` if it is not open).
 ///
 /// To be called once, at start, before the process opens anything itself: see the SAFETY notes.
 pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    if number <= 2 {
+    if number < 0 || number == 1 || number == 2 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // SAFETY: `BorrowedFd::borrow_raw` needs a number that is not -1 (checked above) and a

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nosnoop_guest::wire::{Event, Order, Task};
 use nosnoop_tests::lab::backend::{Backend, Kind};
-use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, STEP_LIMIT};
+use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::write_report;
 use nosnoop_tests::lab::root::Root;
@@ -91,7 +91,7 @@ fn root() -> Result<()> {
 
 fn boot(boot: &Boot) -> Result<()> {
     let lab = Lab::prepare()?;
-    let mut backend = Backend::start(&boot.backend, &lab.root, &[])?;
+    let mut backend = Backend::start(&boot.backend, &lab.root, &ONE_MACHINE)?;
     let setup = Setup {
         device: boot.device,
         rounds: boot.rounds,

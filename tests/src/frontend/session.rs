@@ -28,7 +28,8 @@ pub enum Profile {
 pub struct SessionOptions {
     /// Order of messages.
     pub profile: Profile,
-    /// Features to accept where offered, beside VERSION_1 and PROTOCOL_FEATURES.
+    /// Features to accept where offered. Without PROTOCOL_FEATURES none of those is used, and rings
+    /// are enabled from the start.
     pub features: u64,
     /// Protocol features to accept where offered.
     pub protocol_features: u64,
@@ -44,7 +45,9 @@ impl Default for SessionOptions {
     fn default() -> Self {
         SessionOptions {
             profile: Profile::Qemu,
-            features: feature::EDID
+            features: feature::VERSION_1
+                | feature::PROTOCOL_FEATURES
+                | feature::EDID
                 | feature::RESOURCE_UUID
                 | feature::RESOURCE_BLOB
                 | feature::INDIRECT_DESC
@@ -123,8 +126,7 @@ impl Session {
             vhost.set_owner()?;
         }
         let offered = vhost.features()?;
-        let wanted = options.features | feature::VERSION_1 | feature::PROTOCOL_FEATURES;
-        let features = offered & wanted;
+        let features = offered & options.features;
         let mut protocol_features = 0;
         if features & feature::PROTOCOL_FEATURES != 0 {
             protocol_features = vhost.protocol_features()? & options.protocol_features;

@@ -78,7 +78,7 @@ pub(super) fn request(random: &mut Random, cursor: bool) -> Vec<u8> {
         return (0..len).map(|_| random.bits() as u8).collect();
     }
     // Now and then a command of the other queue.
-    let shapes = if cursor != random.once_in(50) {
+    let shapes = if cursor ^ random.once_in(50) {
         CURSOR_SHAPES
     } else {
         SHAPES

@@ -93,7 +93,9 @@ impl Driver {
             pieces.push((self.base + REQUEST + at as u64, len as u32, 0));
             at += len;
         }
-        let room = random.pick(&[4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 1080, 24, 23, 0]);
+        let room = random.pick(&[
+            4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 1080, 24, 23, 0,
+        ]);
         if room > 0 {
             let cut = random.pick(&[room, room, 1, 12]).min(room);
             pieces.push((self.base + RESPONSE, cut, WRITE));

@@ -174,7 +174,9 @@ impl Guest {
             // Descriptors at random can be a chain after all, whose response may have been written
             // anywhere, the rings included.
             self.tally.bare += 1;
-            self.queues.iter_mut().for_each(|queue| queue.driver.restart());
+            self.queues
+                .iter_mut()
+                .for_each(|queue| queue.driver.restart());
             return Ok(());
         }
         if answer.head != 0 || queue.driver.ring.broken() {

@@ -28,6 +28,10 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a right picture must stay right.
 const STAY: Duration = Duration::from_millis(150);
 
+/// Options of our daemon where it serves one machine: it ends with that, even where this program
+/// is killed.
+pub const ONE_MACHINE: [&str; 1] = ["--once"];
+
 /// Everything a boot needs: QEMU, kernel, and the guest's initial file system.
 #[derive(Debug)]
 pub struct Lab {
@@ -164,16 +168,16 @@ fn settle(
     loop {
         let picture = view()?;
         let comparison = picture.compare(expected);
-        if !comparison.is_exact() {
-            right_since = None;
-            if start.elapsed() > SETTLE_LIMIT {
-                return Ok((picture, comparison, millis(start)));
-            }
-        } else {
+        if comparison.is_exact() {
             let now = (Instant::now(), millis(start));
             let (since, settled_ms) = *right_since.get_or_insert(now);
             if since.elapsed() >= STAY {
                 return Ok((picture, comparison, settled_ms));
+            }
+        } else {
+            right_since = None;
+            if start.elapsed() > SETTLE_LIMIT {
+                return Ok((picture, comparison, millis(start)));
             }
         }
         thread::sleep(STAY / 3);
@@ -198,7 +202,7 @@ fn keep(picture: &Picture, folder: &Path, index: usize, step: Step) -> Result<St
 /// When something fails other than a pixel.
 pub fn run(lab: &Lab, kind: &Kind, folder: &Path) -> Result<Report> {
     fs::create_dir_all(folder).map_err(LabError::context(folder.display()))?;
-    let mut backend = Backend::start(kind, &lab.root, &[])?;
+    let mut backend = Backend::start(kind, &lab.root, &ONE_MACHINE)?;
     let accelerator = Accelerator::probe().name();
     say(format_args!(
         "booting Linux {} under {} ({accelerator}) on {}",

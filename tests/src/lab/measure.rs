@@ -7,10 +7,10 @@ use nosnoop_guest::wire::{Event, Order, Step, Task};
 use serde::Serialize;
 
 use super::backend::{Backend, Kind, Usage};
-use super::demo::{Lab, STEP_LIMIT, wait_for_driver};
+use super::demo::{Lab, ONE_MACHINE, STEP_LIMIT, wait_for_driver};
 use super::qemu::{Accelerator, Setup};
 use super::report::BootTimes;
-use super::{LabError, Result, say};
+use super::{LabError, Result, native, say};
 
 /// How long the idle guest is watched.
 const IDLE_TIME: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub struct Rate {
     pub what: String,
     /// How often.
     pub count: u64,
-    /// Repetitions per second of the guest's time.
+    /// Repetitions per second of the driver's time.
     pub per_second: f64,
     /// Processor nanoseconds that the backend spent on all of them.
     pub backend_cpu_nanos: u64,
@@ -56,7 +56,7 @@ pub struct Turn {
     pub turn: u32,
     /// The start of the bench guest.
     pub boot: BootTimes,
-    /// What the bench guest measured.
+    /// What the built-in driver measured, then what the bench guest did.
     pub rates: Vec<Rate>,
     /// What the idle guest left to see.
     pub idle: Idle,
@@ -88,7 +88,9 @@ pub fn run(lab: &Lab, kinds: &[Kind], turns: u32, rounds: u64) -> Result<Measure
                 turn + 1,
                 kind.name()
             ));
-            let (boot, rates) = bench(lab, kind, rounds)?;
+            let mut rates = native::rates(&Backend::start(kind, &lab.root, &[])?)?;
+            let (boot, measured) = bench(lab, kind, rounds)?;
+            rates.extend(measured);
             let idle = idle(lab, kind)?;
             all.push(Turn {
                 backend: kind.name(),
@@ -108,7 +110,7 @@ pub fn run(lab: &Lab, kinds: &[Kind], turns: u32, rounds: u64) -> Result<Measure
 }
 
 fn bench(lab: &Lab, kind: &Kind, rounds: u64) -> Result<(BootTimes, Vec<Rate>)> {
-    let mut backend = Backend::start(kind, &lab.root, &[])?;
+    let mut backend = Backend::start(kind, &lab.root, &ONE_MACHINE)?;
     let mut machine = lab.boot(
         &mut backend,
         &Setup {
@@ -143,7 +145,7 @@ fn bench(lab: &Lab, kind: &Kind, rounds: u64) -> Result<(BootTimes, Vec<Rate>)> 
 }
 
 fn idle(lab: &Lab, kind: &Kind) -> Result<Idle> {
-    let mut backend = Backend::start(kind, &lab.root, &[])?;
+    let mut backend = Backend::start(kind, &lab.root, &ONE_MACHINE)?;
     let fresh = backend.usage()?;
     let mut machine = lab.boot(&mut backend, &Setup::new(Task::Idle))?;
     wait_for_driver(&mut machine)?;
@@ -176,71 +178,165 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// Finds a quantity in a turn that has it.
+type Value<'a> = dyn Fn(&Turn) -> Option<f64> + 'a;
+
+/// One line of the table: a quantity and how to find it in a turn.
+struct Row<'a> {
+    what: String,
+    digits: usize,
+    value: Box<Value<'a>>,
+}
+
+impl<'a> Row<'a> {
+    fn new(what: &str, digits: usize, value: impl Fn(&Turn) -> Option<f64> + 'a) -> Self {
+        Self {
+            what: what.to_owned(),
+            digits,
+            value: Box::new(value),
+        }
+    }
+
+    /// A whole number that every turn has.
+    fn whole(what: &str, value: impl Fn(&Turn) -> u64 + 'a) -> Self {
+        Self::new(what, 0, move |turn| Some(value(turn) as f64))
+    }
+}
+
+/// The two rows of a rate.
+fn rate_rows(name: &str) -> [Row<'_>; 2] {
+    let rate = move |turn: &Turn| turn.rates.iter().find(|rate| rate.what == name).cloned();
+    [
+        Row::new(&format!("{name}, per s"), 1, move |turn| {
+            Some(rate(turn)?.per_second)
+        }),
+        Row::new(&format!("{name}, backend CPU us each"), 1, move |turn| {
+            let rate = rate(turn)?;
+            Some(rate.backend_cpu_nanos as f64 / 1e3 / rate.count as f64)
+        }),
+    ]
+}
+
+/// Each value once, in the order of its first appearance.
+fn distinct<'a>(values: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for value in values {
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    found
+}
+
 /// A table for people: one line per quantity, one column per backend, medians over the turns.
 #[must_use]
 pub fn table(measurement: &Measurement) -> String {
-    let mut backends = Vec::new();
-    for turn in &measurement.turns {
-        if !backends.contains(&turn.backend) {
-            backends.push(turn.backend.clone());
-        }
-    }
-    let line = |what: &str, value: &dyn Fn(&Turn) -> Option<f64>, digits: usize| {
+    let turns = &measurement.turns;
+    let backends = distinct(turns.iter().map(|turn| turn.backend.as_str()));
+    let rates = turns.iter().flat_map(|turn| &turn.rates);
+    let names = distinct(rates.map(|rate| rate.what.as_str()));
+    let mut rows = vec![Row::whole("QEMU start to driver, ms", |turn| {
+        turn.boot.driver_ms
+    })];
+    rows.extend(names.into_iter().flat_map(rate_rows));
+    rows.extend([
+        Row::whole("RSS before any guest, KiB", |turn| {
+            turn.idle.fresh.own_kib()
+        }),
+        Row::whole("RSS with an idle guest, without its memory, KiB", |turn| {
+            turn.idle.usage.own_kib()
+        }),
+        Row::whole("  of it anonymous: pictures, mostly, KiB", |turn| {
+            turn.idle.usage.anonymous_kib
+        }),
+        Row::whole("CPU with an idle guest, us in 5 s", |turn| {
+            turn.idle.cpu_nanos / 1000
+        }),
+    ]);
+    let first = rows.iter().map(|row| row.what.len()).max().unwrap_or(0);
+    let heads = backends.iter().map(|backend| format!("{backend:>18}"));
+    let mut text = format!("{:first$}{}\n", "", heads.collect::<String>());
+    for Row {
+        what,
+        digits,
+        value,
+    } in &rows
+    {
         let columns = backends.iter().map(|backend| {
-            let turns = measurement
-                .turns
-                .iter()
-                .filter(|turn| turn.backend == *backend);
-            format!("{:>18.digits$}", median(turns.filter_map(value).collect()))
+            let of_backend = turns.iter().filter(|turn| turn.backend == *backend);
+            format!(
+                "{:>18.digits$}",
+                median(of_backend.filter_map(value).collect())
+            )
         });
-        format!("{what:<34}{}\n", columns.collect::<String>())
-    };
-    let heads = backends
-        .iter()
-        .map(|backend| format!("{backend:>18}"))
-        .collect::<String>();
-    let mut text = format!("{:<34}{heads}\n", "");
-    let millis = |value: u64| Some(value as f64);
-    text += &line(
-        "QEMU start to driver, ms",
-        &|turn| millis(turn.boot.driver_ms),
-        0,
-    );
-    let mut names = Vec::new();
-    for rate in measurement.turns.iter().flat_map(|turn| &turn.rates) {
-        if !names.contains(&rate.what) {
-            names.push(rate.what.clone());
+        text += &format!("{what:first$}{}\n", columns.collect::<String>());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(backend: &str, turn: u32, per_second: f64) -> Turn {
+        let rate = Rate {
+            what: "update".to_owned(),
+            count: 10,
+            per_second,
+            backend_cpu_nanos: 50_000,
+        };
+        let idle = Idle {
+            fresh: Usage::default(),
+            usage: Usage::default(),
+            cpu_nanos: 0,
+            watched_ms: 5000,
+        };
+        Turn {
+            backend: backend.to_owned(),
+            turn,
+            boot: BootTimes::default(),
+            rates: vec![rate],
+            idle,
         }
     }
-    let rate = |turn: &Turn, name: &str| turn.rates.iter().find(|rate| rate.what == name).cloned();
-    for name in &names {
-        let per_second = |turn: &Turn| Some(rate(turn, name)?.per_second);
-        text += &line(&format!("{name}, per s"), &per_second, 1);
-        let micros = |turn: &Turn| {
-            let rate = rate(turn, name)?;
-            Some(rate.backend_cpu_nanos as f64 / 1e3 / rate.count as f64)
+
+    #[test]
+    fn the_table_shows_the_median_per_backend() {
+        let turns = [
+            ("a", 5.0),
+            ("b", 70.0),
+            ("a", 100.0),
+            ("b", 80.0),
+            ("a", 6.0),
+        ];
+        let turns = (0..).zip(turns);
+        let measurement = Measurement {
+            qemu: String::new(),
+            accelerator: String::new(),
+            kernel: String::new(),
+            turns: turns
+                .map(|(number, (name, rate))| turn(name, number, rate))
+                .collect(),
         };
-        text += &line(&format!("{name}, backend CPU us each"), &micros, 1);
+        let text = table(&measurement);
+        let line = |what: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(what))
+                .unwrap();
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            text.lines()
+                .next()
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+        assert_eq!(line("update, per s"), ["6.0", "80.0"]);
+        assert_eq!(line("update, backend CPU us each"), ["5.0", "5.0"]);
     }
-    text += &line(
-        "RSS before any guest, KiB",
-        &|turn| millis(turn.idle.fresh.own_kib()),
-        0,
-    );
-    text += &line(
-        "idle RSS without guest memory, KiB",
-        &|turn| millis(turn.idle.usage.own_kib()),
-        0,
-    );
-    text += &line(
-        "  of it anonymous, KiB",
-        &|turn| millis(turn.idle.usage.anonymous_kib),
-        0,
-    );
-    text += &line(
-        "idle CPU, us in 5 s",
-        &|turn| millis(turn.idle.cpu_nanos / 1000),
-        0,
-    );
-    text
 }

@@ -21,6 +21,7 @@ pub mod initramfs;
 pub mod lines;
 pub mod measure;
 mod modules;
+mod native;
 pub mod picture;
 pub mod process;
 pub mod programs;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::measure::{MILLIS_PER_TICK, Rate};
+use super::measure::Rate;
 use super::{LabError, Result};
 use crate::frontend::driver::Resource;
 use crate::frontend::{Rect, Session, request};
@@ -28,7 +28,7 @@ const RESOURCE: u32 = 1;
 ///
 /// # Errors
 /// When the backend fails or refuses a command.
-pub fn rates(backend: &Backend) -> Result<Vec<Rate>> {
+pub(super) fn rates(backend: &Backend) -> Result<Vec<Rate>> {
     let failed = || LabError::context(backend.kind().name());
     let mut session = Session::start(backend.socket()).map_err(failed())?;
     let gpu = &mut session.gpu;
@@ -78,7 +78,7 @@ pub fn rates(backend: &Backend) -> Result<Vec<Rate>> {
     ];
     let mut rates = Vec::new();
     for (what, outstanding, requests) in cases {
-        let ticks = backend.usage()?.ticks;
+        let before = backend.usage()?.cpu_nanos;
         let start = Instant::now();
         let mut count = 0;
         while start.elapsed() < SPAN {
@@ -92,12 +92,12 @@ pub fn rates(backend: &Backend) -> Result<Vec<Rate>> {
             gpu.finish(&tickets).map_err(failed())?;
         }
         let per_second = count as f64 / start.elapsed().as_secs_f64();
-        let backend_cpu_ms = (backend.usage()?.ticks - ticks) * MILLIS_PER_TICK;
+        let backend_cpu_nanos = backend.usage()?.cpu_nanos - before;
         rates.push(Rate {
             what: what.to_owned(),
             count,
             per_second,
-            backend_cpu_ms,
+            backend_cpu_nanos,
         });
     }
     rates.push(copy());
@@ -121,7 +121,7 @@ fn copy() -> Rate {
         what,
         count,
         per_second,
-        backend_cpu_ms: 0,
+        backend_cpu_nanos: 0,
     }
 }
 

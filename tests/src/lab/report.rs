@@ -90,6 +90,9 @@ pub fn write_report(report: &impl Serialize, path: &Path) -> Result<()> {
     fs::write(path, text + "\n").map_err(LabError::context(path.display()))
 }
 
+/// How many modes the text for people shows.
+const SHOWN_MODES: usize = 6;
+
 /// What the guest saw, for people: one fact a line; nothing where no guest ran.
 #[must_use]
 pub fn describe(report: &Report) -> String {
@@ -101,7 +104,9 @@ pub fn describe(report: &Report) -> String {
     let modes = driver
         .modes
         .iter()
-        .map(|mode| format!("{}x{}@{}", mode.width, mode.height, mode.refresh));
+        .take(SHOWN_MODES)
+        .map(|mode| format!("{}x{}@{}", mode.width, mode.height, mode.refresh))
+        .chain((driver.modes.len() > SHOWN_MODES).then(|| "...".to_owned()));
     let first = report.steps.first();
     let step = |text: &dyn Fn(&CheckedStep) -> String| first.map_or_else(String::new, text);
     [
