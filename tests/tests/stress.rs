@@ -22,7 +22,7 @@ use nosnoop_tests::frontend::memory::Span;
 use nosnoop_tests::frontend::pixels::{BGRX, Picture, Random, noise};
 use nosnoop_tests::frontend::request::{self, Cursor, MemEntry};
 use nosnoop_tests::frontend::response::resp;
-use nosnoop_tests::frontend::ring::{DESC_WRITE, Descriptor};
+use nosnoop_tests::frontend::ring::{DESC_NEXT, DESC_WRITE, Descriptor};
 use nosnoop_tests::frontend::{Daemon, DisplayConfig, Rect, Result, Rig, Session, SessionOptions};
 
 #[test]
@@ -264,6 +264,59 @@ fn front_ends_that_vanish_under_load_leave_a_daemon_that_serves_the_next() -> Re
     assert_eq!(files[1], files[19], "{files:?}");
     assert!(daemon.terminate()?.success());
     Ok(())
+}
+
+#[test]
+fn a_guest_that_never_leaves_its_ring_empty_cannot_keep_the_daemon_from_ending() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    let mut session = Session::connect(daemon.socket(), &SessionOptions::headless())?;
+    // A command that takes long enough for the ring to be refilled in time, on any machine.
+    let resource = session.gpu.create_picture(1, BGRX, 1024, 768)?;
+    let request = request::transfer_to_host_2d(1, resource.rect(), 0);
+    let buffer = session.ram.alloc(request.len() + 24)?;
+    session.ram.write(buffer.addr, &request)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| -> Result<()> {
+        let guest = scope.spawn(|| -> Result<u64> {
+            let ring = session.gpu.control.ring();
+            let [head, tail] = ring.reserve(2)?[..] else {
+                panic!("two descriptors");
+            };
+            let readable = Descriptor {
+                addr: buffer.addr,
+                len: request.len() as u32,
+                flags: DESC_NEXT,
+                next: tail,
+            };
+            let writable = Descriptor {
+                addr: buffer.addr + request.len() as u64,
+                len: 24,
+                flags: DESC_WRITE,
+                next: 0,
+            };
+            ring.write_descriptor(head, readable)?;
+            ring.write_descriptor(tail, writable)?;
+            for position in 0..ring.size() {
+                ring.write_available(position, head)?;
+            }
+            let (mut rounds, mut last) = (0, ring.used_index()?);
+            while !stop.load(Ordering::Relaxed) {
+                let used = ring.used_index()?;
+                rounds += u64::from(used != last);
+                last = used;
+                ring.write_available_index(used.wrapping_add(ring.size()))?;
+                ring.kick_always()?;
+            }
+            Ok(rounds)
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let ended = daemon.terminate();
+        stop.store(true, Ordering::Relaxed);
+        let rounds = guest.join().expect("the guest's thread")?;
+        assert!(rounds > 5, "the daemon was kept busy: {rounds}");
+        assert!(ended?.success());
+        Ok(())
+    })
 }
 
 #[test]

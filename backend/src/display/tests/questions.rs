@@ -135,21 +135,30 @@ fn unanswered_edid_does_not_harm_display_info() {
 }
 
 #[test]
-fn refused_edid_is_generated() {
+fn refused_edid_is_generated_for_the_size_that_the_display_gives() {
     let (display, mut peer) = connected();
+    let info = info(1600);
     let answering = thread::spawn(move || {
         peer.expect(11, &[0]);
         let mut refusal = [0; 1056];
         refusal[..4].copy_from_slice(&0x1200_u32.to_le_bytes());
         peer.reply(11, &refusal);
+        peer.expect(3, &[]);
+        peer.reply_info(&info);
         peer.expect(11, &[0]);
         // No header, and a size that cannot be.
         let mut refusal = [0; 1056];
         refusal[24..28].copy_from_slice(&1025_u32.to_le_bytes());
         peer.reply(11, &refusal);
+        peer.expect(3, &[]);
+        peer.reply_info(&info);
         peer
     });
-    let generated = display.generate_edid(id(0), &two_outputs().display_info());
+    let generated = display.generate_edid(id(0), &info);
+    assert_ne!(
+        generated,
+        display.generate_edid(id(0), &two_outputs().display_info())
+    );
     assert_eq!(display.edid(id(0)), generated);
     assert_eq!(display.edid(id(0)), generated);
     answering.join().unwrap();
