@@ -10,15 +10,12 @@ use nosnoop_protocol::geometry::Size;
 use nosnoop_protocol::ids::MAX_SCANOUTS;
 
 use crate::daemon::serve::{Endpoint, Options};
-use crate::device::quota::{DEFAULT_HOSTMEM, DEFAULT_RESOURCES, Limits};
-use crate::display::OutputConfig;
+use crate::device::quota::{DEFAULT_HOSTMEM, DEFAULT_RESOURCES, Limits, MAX_EDGE};
+use crate::display::{DEFAULT_OUTPUT, OutputConfig};
 
 /// What `--print-capabilities` prints (QEMU docs/interop/vhost-user.json,
 /// `VHostUserBackendCapabilitiesGPU`): this build has no 3D renderer, so no feature.
 const CAPABILITIES: &str = "{\n  \"type\": \"gpu\",\n  \"features\": []\n}";
-
-/// The largest width and height of an output: EDID and drivers know no larger one.
-const MAX_OUTPUT_EDGE: u32 = 16_384;
 
 /// The refresh rates that an output may have, in Hz.
 const REFRESH_RANGE: std::ops::RangeInclusive<u32> = 1..=500;
@@ -48,11 +45,11 @@ struct Arguments {
     virgl: bool,
 
     /// An output: WIDTHxHEIGHT or WIDTHxHEIGHT@HZ; repeat for up to 16. A front-end's display
-    /// socket overrides it [default: 1280x800@60]
+    /// socket overrides it (default: 1280x800@60)
     #[arg(long = "output", value_name = "MODE", value_parser = parse_output)]
     outputs: Vec<OutputConfig>,
 
-    /// Host memory that a guest's pictures may take: bytes, or with K, M or G [default: 512M]
+    /// Host memory that a guest's pictures may take: bytes, or with K, M or G (default: 512M)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_hostmem: Option<u64>,
 
@@ -121,13 +118,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         }
     };
     let outputs = if parsed.outputs.is_empty() {
-        vec![OutputConfig {
-            size: Size {
-                width: 1280,
-                height: 800,
-            },
-            refresh_hz: 60,
-        }]
+        vec![DEFAULT_OUTPUT]
     } else {
         parsed.outputs
     };
@@ -173,11 +164,9 @@ fn parse_output(text: &str) -> Result<OutputConfig, String> {
             "write an output as WIDTHxHEIGHT or WIDTHxHEIGHT@HZ, as in 1920x1080@60".into(),
         );
     };
-    let edges = 1..=MAX_OUTPUT_EDGE;
+    let edges = 1..=MAX_EDGE;
     if !edges.contains(&size.width) || !edges.contains(&size.height) {
-        return Err(format!(
-            "width and height must be from 1 to {MAX_OUTPUT_EDGE}"
-        ));
+        return Err(format!("width and height must be from 1 to {MAX_EDGE}"));
     }
     if !REFRESH_RANGE.contains(&refresh_hz) {
         let (least, most) = (REFRESH_RANGE.start(), REFRESH_RANGE.end());

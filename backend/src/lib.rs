@@ -15,6 +15,7 @@ pub mod device;
 pub mod display;
 pub mod logging;
 pub mod render;
+mod sync;
 mod sys;
 
 /// Guest memory as the front-end shares it: one mapping per memory region, no dirty bitmap.

@@ -397,13 +397,6 @@ impl<'a> MemEntries<'a> {
             len: entry.length.get(),
         })
     }
-
-    /// Bytes of all entries together.
-    #[must_use]
-    pub fn total_bytes(&self) -> u64 {
-        self.iter()
-            .fold(0, |sum, entry| sum.saturating_add(u64::from(entry.len)))
-    }
 }
 
 /// Where the memory of a blob is.

@@ -170,7 +170,6 @@ fn bad_cursor_commands_are_consumed_and_change_nothing() -> Result<()> {
             },
             resp::ERR_INVALID_RESOURCE_ID,
         ),
-        (Cursor { scanout: 1, ..good }, resp::ERR_INVALID_SCANOUT_ID),
         (
             Cursor {
                 scanout: 16,

@@ -302,6 +302,22 @@ fn a_display_that_closes_instead_of_answering_leaves_the_guest_running() -> Resu
 }
 
 #[test]
+fn an_output_of_the_options_that_the_display_lacks_costs_no_question() -> Result<()> {
+    // QEMU leaves a GET_EDID beyond its max_outputs without an answer, here all of them.
+    let display = DisplayConfig::sized(640, 480).answering(kind::GET_EDID, Answer::Never);
+    let args = ["--output=64x64"; 2];
+    let mut rig = Rig::start(&args, &SessionOptions::with_display(display))?;
+    let start = Instant::now();
+    rig.gpu.edid(1)?;
+    assert!(start.elapsed() < Duration::from_millis(500), "waited");
+    rig.display().configure(|c| {
+        c.answers.remove(&kind::GET_EDID);
+    });
+    assert_eq!(rig.gpu.edid(0)?, (0..128).collect::<Vec<u8>>());
+    rig.finish()
+}
+
+#[test]
 fn config_counts_the_outputs_of_the_display() -> Result<()> {
     let mut display = DisplayConfig::sized(640, 480);
     display.displays = vec![one(640, 480); 3];

@@ -224,6 +224,54 @@ fn a_scanout_beyond_the_outputs_is_refused() -> Result<()> {
             resp::ERR_INVALID_SCANOUT_ID,
             "{scanout} off"
         );
+        let cursor = request::move_cursor(request::Cursor {
+            scanout,
+            ..request::Cursor::default()
+        });
+        assert_eq!(
+            rig.gpu.cursor.call(&cursor, 24)?.kind(),
+            resp::ERR_INVALID_SCANOUT_ID,
+            "{scanout} cursor"
+        );
+    }
+    rig.finish()
+}
+
+#[test]
+fn outputs_that_the_display_has_switched_off_are_there_for_the_guest() -> Result<()> {
+    // As with QEMU's max_outputs=4: Linux asks for each EDID and switches each unused output off.
+    let mut rig = Rig::with_display(DisplayConfig::sized(640, 480))?;
+    rig.gpu.display_info()?;
+    for scanout in 0..4 {
+        assert_eq!(
+            &rig.gpu.edid(scanout)?[..8],
+            if scanout == 0 {
+                [0, 1, 2, 3, 4, 5, 6, 7]
+            } else {
+                [0, 255, 255, 255, 255, 255, 255, 0]
+            }
+        );
+        rig.gpu.set_scanout(scanout, 0, Rect::new(0, 0, 0, 0))?;
+    }
+    // A front-end need not answer for an output that it does not have.
+    assert_eq!(rig.display().count(kind::GET_EDID), 1);
+    rig.finish()
+}
+
+#[test]
+fn a_scanout_larger_than_any_display_is_refused() -> Result<()> {
+    let mut rig = Rig::new()?;
+    for (width, height, expected) in [
+        (16_384, 1, resp::OK_NODATA),
+        (1, 16_384, resp::OK_NODATA),
+        (16_385, 1, resp::ERR_INVALID_PARAMETER),
+        (1, 16_385, resp::ERR_INVALID_PARAMETER),
+        (100_000_000, 1, resp::ERR_INVALID_PARAMETER),
+    ] {
+        rig.gpu.create_2d(1, BGRX, width, height)?;
+        let set = request::set_scanout(0, 1, Rect::sized(width, height));
+        assert_eq!(rig.gpu.answer(&set)?, expected, "{width}x{height}");
+        rig.gpu.unref(1)?;
     }
     rig.finish()
 }

@@ -12,12 +12,4 @@ mod session;
 mod tap;
 pub mod worker;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 pub use serve::{DaemonError, serve};
-
-/// Locks a mutex whose contents are valid between any two statements that change them, so that a
-/// thread that died does not take the others with it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

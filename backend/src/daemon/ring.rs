@@ -11,7 +11,7 @@ use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT
 use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
 
 use super::chain::Buffers;
-use super::lock;
+use crate::sync::lock;
 use crate::{GuestMemory, SharedGuestMemory};
 
 /// A virtqueue that several threads use: its worker, and the thread that serves the front-end.
@@ -57,8 +57,8 @@ pub enum RingError {
         /// Descriptors of the ring.
         size: u16,
     },
-    /// An avail ring entry that cannot be read.
-    #[error("the avail ring lies outside guest memory")]
+    /// An entry that was there is not, or cannot be read.
+    #[error("the avail index went back, or the avail ring lies outside guest memory")]
     Unreadable,
 }
 

@@ -15,9 +15,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use super::{lock, session};
+use super::session;
 use crate::device::quota::Limits;
 use crate::display::{Display, OutputConfig};
+use crate::sync::lock;
 use crate::sys::fd::inherited;
 
 /// Where front-ends come from.
@@ -90,7 +91,11 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
         .handle_signals(options.screenshot_dir.clone())
         .map_err(DaemonError::Start)?;
     while let Some(stream) = source.next(&control)? {
-        control.run_session(stream, options)?;
+        match control.run_session(stream, options) {
+            // The next front-end may fare better: descriptors or space may be free again by then.
+            Err(error) if source.has_more() && !options.once => log::error!("{error}"),
+            result => result?,
+        }
         if options.once {
             break;
         }
@@ -138,6 +143,11 @@ impl Source {
                 })))
             }
         }
+    }
+
+    /// Whether further connections can come.
+    fn has_more(&self) -> bool {
+        matches!(self, Self::Listener { .. } | Self::Inherited(Some(_)))
     }
 
     /// The next connection; `None` when there is to be no further one.

@@ -16,13 +16,13 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use super::lock;
 use super::ring::Ring;
 use super::tap::Tap;
 use super::worker::{QueueKind, Worker};
 use crate::device::quota::Limits;
 use crate::device::{Device, FEATURES};
 use crate::display::{Display, OutputConfig};
+use crate::sync::lock;
 use crate::sys::fd::close_leaked;
 use crate::{GuestMemory, SharedGuestMemory};
 

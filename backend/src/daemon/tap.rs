@@ -7,16 +7,19 @@
 //! the display socket is kept on the way. Nothing else knows of this; the module goes when
 //! the crate can take a connected stream and hand out the display socket.
 
+use std::env;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
+use tempfile::TempDir;
 
 /// Header of a vhost-user message: request, flags and payload size, 32 bits each.
 const HEADER: usize = 12;
@@ -47,9 +50,7 @@ impl Tap {
         front_end: UnixStream,
         display_socket: impl Fn(UnixStream) + Send + 'static,
     ) -> io::Result<(Self, UnixListener)> {
-        // In a directory that nobody else can enter: an abstract name could be connected to by any
-        // process of this network namespace.
-        let directory = tempfile::Builder::new().prefix("nosnoop-gpu-").tempdir()?;
+        let directory = private_directory()?;
         let path = directory.path().join("vhost-user");
         let listener = UnixListener::bind(&path)?;
         let back_end = UnixStream::connect(&path)?;
@@ -94,6 +95,21 @@ impl Drop for Tap {
             }
         }
     }
+}
+
+/// A directory that nobody else can enter, until it is dropped: an abstract socket name could be
+/// connected to by any process of this network namespace.
+fn private_directory() -> io::Result<TempDir> {
+    let make = |place: &Path| {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("nosnoop-gpu-").tempdir_in(place)
+    };
+    // A sandbox may leave only some of these writable.
+    let others = ["/run", "/dev/shm", "."].map(Path::new);
+    make(&env::temp_dir()).or_else(|error| {
+        let made = others.into_iter().find_map(|place| make(place).ok());
+        made.ok_or(error)
+    })
 }
 
 /// Ends both directions, which also ends the waits of whoever reads it.

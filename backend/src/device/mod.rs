@@ -18,7 +18,7 @@ mod scanout;
 mod two_d;
 mod uuid;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nosnoop_protocol::command::Command;
 use nosnoop_protocol::config::{Config, Features};
@@ -26,6 +26,7 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 
 use crate::GuestMemory;
 use crate::display::Display;
+use crate::sync::lock;
 pub use query::Batch;
 use quota::Limits;
 use resource::Resources;
@@ -227,7 +228,7 @@ impl Device {
 
     /// The state is valid between any two commands, also if a worker died in one.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

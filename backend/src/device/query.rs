@@ -34,11 +34,9 @@ impl Batch {
     /// # Errors
     /// `InvalidScanoutId` for an output that the device does not have.
     pub(super) fn edid(&mut self, display: &Display, id: ScanoutId) -> Result<Reply, GpuError> {
-        if id.index() >= display.outputs() {
-            // Linux asks for EDIDs first, before the display has told how many outputs it has.
-            self.display_info(display);
-        }
-        if id.index() >= display.outputs() {
+        // Linux asks for EDIDs first, before the display has told how many outputs it has.
+        self.display_info(display);
+        if !display.has_output(id) {
             return Err(GpuError::InvalidScanoutId);
         }
         let slot = self

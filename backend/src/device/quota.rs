@@ -1,10 +1,15 @@
 //! What one guest may take of the host.
 
+/// The widest and highest picture that an output shows, in pixels: EDID and drivers know no larger
+/// one. Front-ends draw with libraries that know 16 bits of coordinates and end the virtual machine
+/// where they cannot make a surface; and one row of it is scratch memory that no quota counts.
+pub const MAX_EDGE: u32 = 16_384;
+
 /// Entries of one resource's backing store: 1 GiB in pages of 4 KiB, the largest picture that
 /// drivers make (16384 x 16384). An entry takes 24 bytes here, so one resource costs 6 MiB at most.
 pub const MAX_BACKING_ENTRIES: usize = 262_144;
 
-/// Entries of all backing stores together: 96 MiB of host memory, and enough for 4 GiB of guest
+/// Entries of all backing stores together: 24 MiB of host memory, and enough for 4 GiB of guest
 /// pictures in single pages.
 pub const MAX_TOTAL_BACKING_ENTRIES: usize = 4 * MAX_BACKING_ENTRIES;
 
@@ -12,7 +17,8 @@ pub const MAX_TOTAL_BACKING_ENTRIES: usize = 4 * MAX_BACKING_ENTRIES;
 pub const DEFAULT_HOSTMEM: u64 = 512 << 20;
 
 /// Resources unless told otherwise: desktops use hundreds. One costs about 200 bytes of host
-/// memory beside its pixels and backing entries.
+/// memory beside its backing entries and its pixels, which take whole pages: many tiny pictures can
+/// cost 64 MiB more than [`Limits::hostmem`] counts.
 pub const DEFAULT_RESOURCES: usize = 16_384;
 
 /// The quotas of one device. A command that would exceed one gets `ERR_OUT_OF_MEMORY`.

@@ -7,6 +7,7 @@ use nosnoop_protocol::ids::{MAX_SCANOUTS, ResourceId, ScanoutId};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::State;
+use super::quota::MAX_EDGE;
 use super::resource::{Resource, Resources, Storage};
 use super::two_d::last_byte_after;
 use crate::GuestMemory;
@@ -62,7 +63,7 @@ impl Scanouts {
         display: &Display,
         resource: ResourceId,
     ) -> Result<(), GpuError> {
-        for (id, slot) in scanout_ids().zip(&mut self.table) {
+        for (id, slot) in ScanoutId::all().zip(&mut self.table) {
             if slot.is_some_and(|scanout| scanout.resource == resource) {
                 display.set_scanout(id, None)?;
                 *slot = None;
@@ -73,14 +74,14 @@ impl Scanouts {
 
     /// The scanouts that show `resource`.
     fn showing(&self, resource: ResourceId) -> impl Iterator<Item = (ScanoutId, Scanout)> {
-        scanout_ids()
+        ScanoutId::all()
             .zip(self.table)
             .filter_map(|(id, slot)| Some((id, slot?)))
             .filter(move |(_, scanout)| scanout.resource == resource)
     }
 
     pub(super) fn verify_invariants(&self, resources: &Resources) -> Result<(), String> {
-        for (id, scanout) in scanout_ids().zip(self.table) {
+        for (id, scanout) in ScanoutId::all().zip(self.table) {
             let Some(scanout) = scanout else { continue };
             let resource = resources
                 .get(scanout.resource)
@@ -92,7 +93,7 @@ impl Scanouts {
                 }
                 _ => false,
             };
-            if scanout.rect.is_empty() || !fits {
+            if !is_showable(scanout.rect) || !fits {
                 return Err(format!(
                     "scanout {id} does not fit its resource: {scanout:?}"
                 ));
@@ -123,8 +124,8 @@ impl State {
     ///
     /// # Errors
     /// `InvalidScanoutId` for an output that the device does not have; `InvalidResourceId`;
-    /// `InvalidParameter` for an empty rectangle, one outside the resource, or a blob;
-    /// `OutOfMemory` if the quota has no room for the output's picture.
+    /// `InvalidParameter` for a rectangle that is empty, larger than [`MAX_EDGE`] or outside the
+    /// resource, or for a blob; `OutOfMemory` if the quota has no room for the output's picture.
     pub(super) fn set_scanout(
         &mut self,
         display: &Display,
@@ -136,10 +137,11 @@ impl State {
         let Some(resource) = resource else {
             return self.show(display, id, None);
         };
+        check_known(display, id)?;
         let Storage::Image(image) = &self.resources.get(resource)?.storage else {
             return Err(GpuError::InvalidParameter);
         };
-        if rect.is_empty() || !rect.fits_in(image.size()) {
+        if !is_showable(rect) || !rect.fits_in(image.size()) {
             return Err(GpuError::InvalidParameter);
         }
         self.show(
@@ -170,6 +172,7 @@ impl State {
         let Some(resource) = resource else {
             return self.show(display, id, None);
         };
+        check_known(display, id)?;
         let Storage::GuestBlob { size } = self.resources.get(resource)?.storage else {
             return Err(GpuError::InvalidParameter);
         };
@@ -178,7 +181,7 @@ impl State {
             size: picture,
         } = part;
         let row = u64::from(picture.width).saturating_mul(u64::from(Format::BYTES_PER_PIXEL));
-        if rect.is_empty()
+        if !is_showable(rect)
             || !rect.fits_in(picture)
             || u64::from(layout.stride) < row
             || layout.end(rect).is_none_or(|end| end > size)
@@ -296,8 +299,8 @@ impl Source<'_> {
     }
 }
 
-fn scanout_ids() -> impl Iterator<Item = ScanoutId> {
-    (0..).map_while(ScanoutId::new)
+fn is_showable(rect: Rect) -> bool {
+    !rect.is_empty() && rect.width <= MAX_EDGE && rect.height <= MAX_EDGE
 }
 
 fn screen_bytes(scanout: &Option<Scanout>) -> u64 {
@@ -309,6 +312,19 @@ fn screen_bytes(scanout: &Option<Scanout>) -> u64 {
 /// # Errors
 /// `InvalidScanoutId` for an output that the device does not have.
 pub(super) fn check_scanout(display: &Display, scanout: ScanoutId) -> Result<(), GpuError> {
+    if display.has_output(scanout) {
+        Ok(())
+    } else {
+        Err(GpuError::InvalidScanoutId)
+    }
+}
+
+/// For showing something the output must be known, from the options or the display's answers: one
+/// that is off is not.
+///
+/// # Errors
+/// `InvalidScanoutId`.
+fn check_known(display: &Display, scanout: ScanoutId) -> Result<(), GpuError> {
     if scanout.index() < display.outputs() {
         Ok(())
     } else {

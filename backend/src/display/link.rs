@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
 use rustix::event::{EventfdFlags, eventfd};
@@ -11,11 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::cursor::Cursor;
 use super::requests::Requests;
 use super::screen::Screen;
-
-/// Locks `mutex`, also after a thread panicked with it: each value here is valid at all times.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::sync::lock;
 
 /// One scanout as the device and the sender see it.
 pub(super) struct Slot {

@@ -34,14 +34,16 @@ use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::ids::ScanoutId;
 use nosnoop_protocol::reply::{DisplayInfo, DisplayMode, GpuError};
 
-use link::{Link, Slots, lock};
+use link::{Link, Slots};
 use requests::{Outcome, Question};
+
+use crate::sync::lock;
 
 /// Bytes of a cursor picture: 64 x 64 pixels a8r8g8b8.
 pub const CURSOR_BYTES: usize = 64 * 64 * 4;
 
-/// Output for a scanout that neither the options nor the display describe.
-const UNKNOWN_OUTPUT: OutputConfig = OutputConfig {
+/// An output that neither the options nor the display describe.
+pub const DEFAULT_OUTPUT: OutputConfig = OutputConfig {
     size: Size {
         width: 1280,
         height: 800,
@@ -147,6 +149,14 @@ impl Display {
         options.max(self.reported.load(Ordering::Relaxed))
     }
 
+    /// Whether the guest may name a scanout: one of [`outputs`](Self::outputs), or any while there
+    /// is a display. Then the front-end, which tells the guest how many there are, has the last
+    /// word, and an output that is off is in none of the display's answers (QEMU's `max_outputs`).
+    #[must_use]
+    pub fn has_output(&self, id: ScanoutId) -> bool {
+        id.index() < self.outputs() || self.link().is_some()
+    }
+
     /// The outputs, as the display says when asked now. If it does not answer in time, or there
     /// is no display: its last answer, else the outputs of the options side by side.
     #[must_use]
@@ -161,6 +171,11 @@ impl Display {
     /// last answer, else one for the size that the display or the options give the output.
     #[must_use]
     pub fn edid(&self, id: ScanoutId) -> Edid {
+        let reported = self.reported.load(Ordering::Relaxed);
+        if reported > 0 && id.index() >= reported {
+            // QEMU leaves a question about an output that it does not have without an answer.
+            return self.generate_edid(id, &self.known_info());
+        }
         let mut outcome = Outcome::Unsupported;
         if let Some(link) = self.link() {
             outcome = link.requests.ask(Question::Edid(id), || link.signal());
@@ -312,7 +327,7 @@ impl Display {
             .options
             .get(id.index())
             .copied()
-            .unwrap_or(UNKNOWN_OUTPUT);
+            .unwrap_or(DEFAULT_OUTPUT);
         let said = info.modes.get(id.index()).map(|mode| mode.rect.size());
         let Size { width, height } = said.filter(|size| !size.is_empty()).unwrap_or(option.size);
         let refresh_hz = option.refresh_hz;

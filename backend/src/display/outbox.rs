@@ -9,10 +9,11 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::cursor::Message;
-use super::link::{Link, Slot, Slots, lock};
+use super::link::{Link, Slot, Slots};
 use super::requests::Request;
 use super::screen::{Screen, Update};
 use super::wire::{self, Header, request};
+use crate::sync::lock;
 
 /// Pieces of one `sendmsg`: the system's limit (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;

@@ -10,8 +10,8 @@ use nosnoop_protocol::edid::Edid;
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
 use nosnoop_protocol::reply::DisplayInfo;
 
-use super::link::lock;
 use super::wire::{self, FEATURE_DMABUF2, FEATURE_EDID, request};
+use crate::sync::lock;
 
 /// How long a question is waited for. Front-ends answer from their main loop, in microseconds when
 /// idle and in some 100 ms when busy; a guest driver gives up on a command after about 5 s.

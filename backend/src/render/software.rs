@@ -17,8 +17,7 @@ impl Image {
     /// The bytes that a picture of `size` takes; `None` if that does not fit in memory at all.
     #[must_use]
     pub fn bytes(size: Size) -> Option<u64> {
-        u64::from(size.width)
-            .checked_mul(u64::from(size.height))?
+        size.pixels()
             .checked_mul(u64::from(Format::BYTES_PER_PIXEL))
     }
 
