@@ -14,6 +14,8 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+use std::os::fd::AsFd;
+
 use nosnoop_tests::frontend::message::{
     FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION, Header, Request, feature, protocol, u32_at,
 };
@@ -211,8 +213,7 @@ fn memory_regions_added_and_removed_while_running_are_followed() -> Result<()> {
     let extra = 0x20_0000_0000;
     for round in 0..20 {
         let (region, fd) = rig.ram.add_region(extra, 1 << 20)?;
-        rig.vhost
-            .add_mem_region(region, std::os::fd::AsFd::as_fd(&fd))?;
+        rig.vhost.add_mem_region(region, fd.as_fd())?;
         let span = rig.ram.alloc_above(4 * 64 * 64, extra)?;
         assert!(span.addr >= extra);
         let id = 1 + round;
@@ -363,4 +364,24 @@ fn hostile_vhost_user_messages_end_the_connection_at_worst() -> Result<()> {
     session.gpu.display_info()?;
     assert!(daemon.terminate()?.success());
     Ok(())
+}
+
+#[test]
+fn a_memory_table_in_any_order_is_taken() -> Result<()> {
+    let mut rig = Rig::new()?;
+    let regions = rig.ram.regions()?;
+    assert!(regions.len() > 1, "there is an order");
+    let table: Vec<_> = regions
+        .iter()
+        .rev()
+        .map(|(region, fd)| (*region, fd.as_fd()))
+        .collect();
+    rig.vhost.set_mem_table(&table)?;
+    let resource = rig.gpu.create_picture(1, BGRX, 32, 32)?;
+    rig.gpu.set_scanout(0, 1, resource.rect())?;
+    let raw = noise(1, resource.len());
+    rig.gpu.show(&resource, &raw)?;
+    rig.display()
+        .wait_picture(0, &Picture::of(BGRX, 32, 32, &raw))?;
+    rig.finish()
 }

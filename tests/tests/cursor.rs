@@ -247,3 +247,32 @@ fn the_cursor_queue_goes_on_while_the_control_queue_waits_for_the_display() -> R
     );
     rig.finish()
 }
+
+#[test]
+fn a_hidden_cursor_stays_hidden_when_it_moves_and_comes_back_with_a_picture() -> Result<()> {
+    let mut rig = Rig::new()?;
+    let resource = rig.gpu.create_picture(1, BGRA, 64, 64)?;
+    rig.gpu.paint(&resource, &noise(1, resource.len()))?;
+    let at = |x, resource| Cursor {
+        x,
+        resource,
+        ..Cursor::default()
+    };
+    let wait = |rig: &Rig, visible: bool, x: u32| {
+        rig.display().wait_for("the cursor", |s| {
+            (s.cursors[0].visible == visible && s.cursors[0].x == x).then_some(())
+        })
+    };
+    rig.gpu.update_cursor(at(1, 1))?;
+    wait(&rig, true, 1)?;
+    // Only the place of a move counts.
+    rig.gpu.move_cursor(at(2, 0))?;
+    wait(&rig, true, 2)?;
+    rig.gpu.update_cursor(at(3, 0))?;
+    wait(&rig, false, 3)?;
+    rig.gpu.move_cursor(at(4, 0))?;
+    wait(&rig, false, 4)?;
+    rig.gpu.update_cursor(at(5, 1))?;
+    wait(&rig, true, 5)?;
+    rig.finish()
+}

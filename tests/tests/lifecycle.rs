@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
@@ -143,15 +144,19 @@ fn a_second_front_end_waits_for_the_first_to_leave() -> Result<()> {
 
 #[test]
 fn fd_with_a_connected_socket_ends_with_status_0_after_the_disconnect() -> Result<()> {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut daemon = Daemon::start_on_fd(theirs.into(), &["--output=800x600"])?;
-    let mut session = Session::over(VhostUser::over(ours), &SessionOptions::default())?;
-    use_device(&mut session, 3)?;
-    assert!(daemon.is_running());
-    drop(session);
-    let status = daemon.wait()?;
-    assert!(status.success(), "{status}: {}", daemon.stderr());
-    assert!(!daemon.stderr().contains("panicked"));
+    // A parent with an event loop passes its socket as it has it.
+    for nonblocking in [false, true] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(nonblocking).unwrap();
+        let mut daemon = Daemon::start_on_fd(theirs.into(), &["--output=800x600"])?;
+        let mut session = Session::over(VhostUser::over(ours), &SessionOptions::default())?;
+        use_device(&mut session, 3)?;
+        assert!(daemon.is_running());
+        drop(session);
+        let status = daemon.wait()?;
+        assert!(status.success(), "{status}: {}", daemon.stderr());
+        assert!(!daemon.stderr().contains("panicked"));
+    }
     Ok(())
 }
 
@@ -338,4 +343,27 @@ fn an_idle_session_stays_under_eight_megabytes_and_uses_no_processor() -> Result
     let used = rig.daemon.cpu_time()? - before;
     assert!(used <= Duration::from_millis(20), "{used:?}");
     rig.finish()
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_the_socket_of_the_one_that_took_its_path() -> Result<()> {
+    let mut first = Daemon::start(&[])?;
+    let path = first.socket().to_owned();
+    let file = || {
+        std::fs::symlink_metadata(&path)
+            .map(|metadata| metadata.ino())
+            .ok()
+    };
+    let firsts = file();
+    let mut second = Daemon::start_at(&path, &[])?;
+    Deadline::default().poll("the second daemon's socket", || {
+        Ok((file().is_some() && file() != firsts).then_some(()))
+    })?;
+    assert!(first.terminate()?.success());
+    let mut session = Session::connect(&path, &SessionOptions::headless())?;
+    session.gpu.display_info()?;
+    drop(session);
+    assert!(second.terminate()?.success());
+    assert!(!path.exists(), "the last one takes its socket away");
+    Ok(())
 }

@@ -180,6 +180,16 @@ impl Ring {
     }
 
     fn stop(&self, why: &RingError) {
+        match why {
+            // Enabled before its addresses are set: a front-end may do it in this order.
+            RingError::Queue(QueueError::QueueNotReady) => return,
+            // The front-end decides what memory there is; it may come back with the next table.
+            RingError::Queue(QueueError::GuestMemory(_)) => {
+                log::warn!("a virtqueue cannot be worked on: {why}");
+                return;
+            }
+            _ => {}
+        }
         if self.shared.broken.swap(true, Ordering::Relaxed) {
             return;
         }

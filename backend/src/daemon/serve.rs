@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -105,13 +106,37 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
 
 /// Gives the connections.
 enum Source {
-    Listener { socket: UnixListener, path: PathBuf },
+    Listener {
+        socket: UnixListener,
+        path: PathBuf,
+        /// The socket's file, as another daemon may take the path over.
+        file: Option<(u64, u64)>,
+    },
     Inherited(Option<Inherited>),
 }
 
 enum Inherited {
     Connected(UnixStream),
     Listening(UnixListener),
+}
+
+impl Inherited {
+    /// # Errors
+    /// `InvalidInput` for a socket of another family or type.
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        let unix = sockopt::socket_domain(&fd)? == AddressFamily::UNIX;
+        if !unix || sockopt::socket_type(&fd)? != SocketType::STREAM {
+            let what = "it is not a Unix stream socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        // Whoever made it may have used it in an event loop; here threads wait on it.
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        Ok(if sockopt::socket_acceptconn(&fd)? {
+            Self::Listening(UnixListener::from(fd))
+        } else {
+            Self::Connected(UnixStream::from(fd))
+        })
+    }
 }
 
 impl Source {
@@ -126,6 +151,7 @@ impl Source {
                 Ok(Self::Listener {
                     socket,
                     path: path.clone(),
+                    file: identity(path),
                 })
             }
             Endpoint::Fd(number) => {
@@ -134,13 +160,7 @@ impl Source {
                     source,
                 };
                 let fd = inherited(*number).map_err(failed)?;
-                let listening = rustix::net::sockopt::socket_acceptconn(&fd)
-                    .map_err(|error| failed(error.into()))?;
-                Ok(Self::Inherited(Some(if listening {
-                    Inherited::Listening(UnixListener::from(fd))
-                } else {
-                    Inherited::Connected(UnixStream::from(fd))
-                })))
+                Ok(Self::Inherited(Some(Inherited::new(fd).map_err(failed)?)))
             }
         }
     }
@@ -165,11 +185,20 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        if let Self::Listener { path, .. } = self {
-            // If somebody has removed it already, nothing is left to do.
+        if let Self::Listener { path, file, .. } = self
+            && file.is_some()
+            && identity(path) == *file
+        {
+            // If somebody removes it right now, nothing is left to do.
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Which file a path names, by device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Takes away the socket that a daemon before us left behind. As with QEMU's own back-ends nothing
@@ -191,7 +220,7 @@ fn remove_stale_socket(path: &Path) -> Result<(), DaemonError> {
 struct Control {
     stopping: AtomicBool,
     /// Readable once the daemon is to stop; wakes a wait for a connection.
-    wake: rustix::fd::OwnedFd,
+    wake: OwnedFd,
     current: Mutex<Option<Current>>,
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vhost::vhost_user::{GpuBackend, Listener};
-use vhost_user_backend::{VhostUserBackend, VhostUserDaemon};
+use vhost::vhost_user::{Error as VhostUserError, GpuBackend, Listener};
+use vhost_user_backend::{Error, VhostUserBackend, VhostUserDaemon};
 use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::epoll::EventSet;
@@ -110,8 +110,13 @@ fn session_loop(
     daemon
         .start(&mut Listener::from(listener))
         .map_err(|error| io::Error::other(error.to_string()))?;
-    if let Err(error) = daemon.wait() {
-        log::debug!("the vhost-user connection has ended: {error}");
+    match daemon.wait() {
+        // How connections end: between two messages, or in one.
+        Ok(())
+        | Err(Error::HandleRequest(
+            VhostUserError::Disconnected | VhostUserError::PartialMessage,
+        )) => {}
+        Err(error) => log::warn!("the front-end's connection is given up: {error}"),
     }
     drop(tap);
     // Dropping the daemon waits for the workers. One may be waiting for the display, and a guest

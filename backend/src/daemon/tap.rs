@@ -3,9 +3,9 @@
 //! The crate (0.24) takes only sockets that it accepts itself, and wraps the display socket of
 //! `VHOST_USER_GPU_SET_SOCKET` in a type that waits for replies without end. We are handed
 //! connected sockets (`--fd`), and a display that does not answer must not cost us a thread. So the
-//! crate is given a private connection of ours, messages are passed on unchanged, and a copy of
-//! the display socket is kept on the way. Nothing else knows of this; the module goes when
-//! the crate can take a connected stream and hand out the display socket.
+//! crate is given a private connection of ours, messages are passed on, memory tables sorted as it
+//! wants them, and a copy of the display socket is kept on the way. Nothing else knows of this; the
+//! module goes when the crate can take a connected stream and hand out the display socket.
 
 use std::env;
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -29,6 +29,16 @@ const MAX_PAYLOAD: usize = 0x1000;
 
 /// The most descriptors that one message carries in the crate (`MAX_ATTACHED_FD_ENTRIES`).
 const MAX_FDS: usize = 32;
+
+/// `VHOST_USER_SET_MEM_TABLE`: a count, padding, and regions (same document, "Multiple memory regions
+/// description").
+const SET_MEM_TABLE: u32 = 5;
+
+/// Where the regions of `SET_MEM_TABLE` start in a message.
+const REGIONS: usize = HEADER + 8;
+
+/// Bytes of a region: guest address, size, user address and file offset, 64 bits each.
+const REGION: usize = 32;
 
 /// `VHOST_USER_GPU_SET_SOCKET` (QEMU docs/interop/vhost-user.rst, "Front-end message types").
 const GPU_SET_SOCKET: u32 = 33;
@@ -127,7 +137,7 @@ fn pass_requests(
     loop {
         message.clear();
         message.resize(HEADER, 0);
-        let fds = receive_header(from, &mut message)?;
+        let mut fds = receive_header(from, &mut message)?;
         let Some((request, payload)) = parse_header(&message) else {
             return Ok(());
         };
@@ -143,7 +153,32 @@ fn pass_requests(
         {
             display_socket(UnixStream::from(fd.try_clone()?));
         }
+        if request == SET_MEM_TABLE {
+            sort_regions(&mut message, &mut fds);
+        }
         send(to, &message, &fds)?;
+    }
+}
+
+/// Puts the regions of a memory table, and their descriptors with them, in the order of their guest
+/// addresses: the crate refuses any other, the protocol does not ask for one. A table whose
+/// descriptors do not match its regions stays as it is, to be refused.
+fn sort_regions(message: &mut [u8], fds: &mut Vec<OwnedFd>) {
+    let Some((regions, [])) = message
+        .get_mut(REGIONS..)
+        .map(<[u8]>::as_chunks_mut::<REGION>)
+    else {
+        return;
+    };
+    if regions.len() != fds.len() {
+        return;
+    }
+    let address = |region: &[u8; REGION]| region.first_chunk().copied().map(u64::from_ne_bytes);
+    let mut pairs: Vec<_> = regions.iter().copied().zip(fds.drain(..)).collect();
+    pairs.sort_by_key(|(region, _)| address(region));
+    for (place, (region, fd)) in regions.iter_mut().zip(pairs) {
+        *place = region;
+        fds.push(fd);
     }
 }
 

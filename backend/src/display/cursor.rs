@@ -15,6 +15,8 @@ pub(super) struct Cursor {
     place: Place,
     /// The display lacks `place`.
     place_waits: bool,
+    /// The guest has hidden it and not given it a picture since.
+    concealed: bool,
 }
 
 struct Shape {
@@ -52,6 +54,7 @@ impl Cursor {
                 visible: false,
             },
             place_waits: false,
+            concealed: false,
         }
     }
 
@@ -89,17 +92,30 @@ impl Cursor {
             visible: true,
         };
         self.place_waits = false;
+        self.concealed = false;
     }
 
-    pub(super) fn place(&mut self, (x, y): (u32, u32), visible: bool) {
-        self.place = Place { x, y, visible };
+    /// Moves the cursor; one that the guest has hidden stays so.
+    pub(super) fn move_to(&mut self, (x, y): (u32, u32)) {
+        self.place = Place {
+            x,
+            y,
+            visible: !self.concealed,
+        };
         self.place_waits = true;
+    }
+
+    /// Hides the cursor until it gets a picture.
+    pub(super) fn hide(&mut self, place: (u32, u32)) {
+        self.concealed = true;
+        self.move_to(place);
     }
 
     /// Hides a visible cursor and forgets its picture.
     pub(super) fn reset(&mut self) {
         self.shape = None;
         self.shape_waits = false;
+        self.concealed = false;
         // A place that waits has the display show the cursor, or an earlier one did.
         self.place_waits |= self.place.visible;
         self.place.visible = false;

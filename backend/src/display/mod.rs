@@ -245,19 +245,19 @@ impl Display {
         }
     }
 
-    /// Shows the cursor of a scanout at `(x, y)`.
+    /// Moves the cursor of a scanout to `(x, y)`. One that was hidden stays hidden until its next
+    /// picture.
     pub fn cursor_move(&self, id: ScanoutId, x: u32, y: u32) {
-        self.place_cursor(id, x, y, true);
+        if let Some(slot) = self.slots.get(id) {
+            lock(&slot.cursor).move_to((x, y));
+            self.signal();
+        }
     }
 
     /// Hides the cursor of a scanout.
     pub fn cursor_hide(&self, id: ScanoutId, x: u32, y: u32) {
-        self.place_cursor(id, x, y, false);
-    }
-
-    fn place_cursor(&self, id: ScanoutId, x: u32, y: u32, visible: bool) {
         if let Some(slot) = self.slots.get(id) {
-            lock(&slot.cursor).place((x, y), visible);
+            lock(&slot.cursor).hide((x, y));
             self.signal();
         }
     }
