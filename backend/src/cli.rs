@@ -2,8 +2,10 @@
 //! docs/interop/vhost-user.rst, "Backend program conventions").
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use nosnoop_protocol::geometry::Size;
@@ -18,7 +20,16 @@ use crate::display::{DEFAULT_OUTPUT, OutputConfig};
 const CAPABILITIES: &str = "{\n  \"type\": \"gpu\",\n  \"features\": []\n}";
 
 /// The refresh rates that an output may have, in Hz.
-const REFRESH_RANGE: std::ops::RangeInclusive<u32> = 1..=500;
+const REFRESH_RANGE: RangeInclusive<u32> = 1..=500;
+
+/// The page size that a guest's region is made of (`blob_alignment`).
+const SHM_ALIGNMENT: u64 = 4096;
+
+/// The largest region: more than guests with small physical addresses could place.
+const MAX_SHM_SIZE: u64 = 1 << 40;
+
+/// The deadlines that a front-end may be given, in seconds.
+const SHM_DEADLINES: RangeInclusive<u64> = 1..=600;
 
 /// A vhost-user virtio-gpu back-end.
 #[derive(Debug, Parser)]
@@ -56,6 +67,16 @@ struct Arguments {
     /// Resources that a guest may have
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RESOURCES)]
     max_resources: usize,
+
+    /// Offer host blobs, with a region of this size for the guest to map them into: bytes, or
+    /// with K, M or G; a multiple of 4K; 0 offers none
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_shm_size)]
+    shm_size: u64,
+
+    /// Seconds that a front-end may take to map or unmap a host blob
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(SHM_DEADLINES))]
+    shm_deadline: u64,
 
     /// Exit when the first front-end disconnects
     #[arg(long)]
@@ -136,6 +157,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
             hostmem: parsed.max_hostmem.unwrap_or(DEFAULT_HOSTMEM),
             resources: parsed.max_resources,
         },
+        shm_size: parsed.shm_size,
+        shm_deadline: Duration::from_secs(parsed.shm_deadline),
         screenshot_dir: parsed.screenshot_dir,
     };
     // The parser has allowed nothing that is not a level.
@@ -190,6 +213,14 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "write a size as bytes or with K, M or G, as in 512M".to_owned())
 }
 
+fn parse_shm_size(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if size > MAX_SHM_SIZE || !size.is_multiple_of(SHM_ALIGNMENT) {
+        return Err("the region must be a multiple of 4K, up to 1024G".to_owned());
+    }
+    Ok(size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +247,8 @@ mod tests {
         assert_eq!(options.outputs.len(), 1);
         assert_eq!(options.limits.hostmem, 512 << 20);
         assert!(!options.once);
+        assert_eq!(options.shm_size, 0);
+        assert_eq!(options.shm_deadline, Duration::from_secs(5));
     }
 
     #[test]
@@ -241,12 +274,21 @@ mod tests {
     }
 
     #[test]
+    fn a_region_for_host_blobs_has_size_and_deadline() {
+        let options = options(&["--fd=5", "--shm-size=8G", "--shm-deadline=30"]);
+        assert_eq!(options.shm_size, 8 << 30);
+        assert_eq!(options.shm_deadline, Duration::from_secs(30));
+        assert_eq!(parse_shm_size("4K"), Ok(4096));
+        assert_eq!(parse_shm_size("1024G"), Ok(1 << 40));
+    }
+
+    #[test]
     fn bad_command_lines_are_refused_in_one_line() {
         let many = vec!["--socket-path=/s"; 1]
             .into_iter()
             .chain(std::iter::repeat_n("--output=64x64", 17))
             .collect::<Vec<_>>();
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 15] = [
             (&[], "--socket-path"),
             (&["--socket-path=/s", "--fd=3"], "--fd"),
             (&["--fd=x"], "--fd"),
@@ -257,6 +299,11 @@ mod tests {
             (&["--socket-path=/s", "--render-node=/dev/x"], "3D renderer"),
             (&["--socket-path=/s", "--nonsense"], "--nonsense"),
             (&many, "at most 16"),
+            (&["--fd=5", "--shm-size=1T"], "K, M or G"),
+            (&["--fd=5", "--shm-size=5000"], "multiple of 4K"),
+            (&["--fd=5", "--shm-size=1025G"], "up to 1024G"),
+            (&["--fd=5", "--shm-deadline=0"], "--shm-deadline"),
+            (&["--fd=5", "--shm-deadline=601"], "1..=600"),
         ];
         for (arguments, expected) in cases {
             let message = run(arguments).unwrap_err().to_string();

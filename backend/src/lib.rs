@@ -6,6 +6,8 @@
 //! the host pictures in [`render`] and the screens in [`display`], and [`daemon`] completes the
 //! chain with exactly one reply.
 //!
+//! [`memory`] is what the host allocates for guests to map.
+//!
 //! The program is in `main.rs`; everything it does is in this library so that tests and the
 //! fuzzer can drive the device in process.
 
@@ -14,6 +16,7 @@ pub mod daemon;
 pub mod device;
 pub mod display;
 pub mod logging;
+pub mod memory;
 pub mod render;
 mod sync;
 mod sys;

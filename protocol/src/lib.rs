@@ -13,6 +13,7 @@
 
 pub mod command;
 pub mod config;
+pub mod cross_domain;
 pub mod edid;
 pub mod format;
 pub mod geometry;
@@ -26,6 +27,7 @@ pub use command::{
     Transfer3d,
 };
 pub use config::{Config, EVENT_DISPLAY, Features};
+pub use cross_domain::{CrossDomainCommand, ImageFlags, ImageRequest, ImageRequirements};
 pub use edid::{Edid, EdidSpec, Mode};
 pub use format::Format;
 pub use geometry::{Rect, Size};

@@ -17,7 +17,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{Driver, Event, Order, Step, Task};
 use nosnoop_tests::lab::backend::{Backend, Kind};
+use nosnoop_tests::lab::blob::{self, BlobReport, CheckedImage};
 use nosnoop_tests::lab::demo::{self, Lab, STEP_LIMIT, check_steps, wait_for_driver};
+use nosnoop_tests::lab::pages::MemoryType;
 use nosnoop_tests::lab::qemu::{Device, Machine, Setup};
 use nosnoop_tests::lab::report::CheckedStep;
 use nosnoop_tests::lab::{LabError, Result};
@@ -157,6 +159,97 @@ fn linux_shows_guest_blobs_without_transfers() {
     assert_exact(&steps);
     assert_eq!((steps[0].width, steps[0].height), (1024, 768));
     assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+}
+
+#[test]
+fn linux_shows_2d_resources_where_host_blobs_are_offered() {
+    let Some((lab, _turn)) = lab() else { return };
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, &blob::OPTIONS).unwrap();
+    let setup = Setup {
+        device: Device::Test,
+        ..Setup::new(Task::Demo)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let (driver, _) = wait_for_driver(&mut machine).unwrap();
+    // VIRGL, RESOURCE_BLOB, CONTEXT_INIT: with the first the driver's frame buffers are 2D
+    // resources.
+    for bit in [0, 3, 4] {
+        assert!(
+            has_feature(&driver, bit),
+            "bit {bit} of {}",
+            driver.features
+        );
+    }
+    let steps = check_steps(&mut machine, None, &mut |machine| {
+        machine.backend.screenshot(0)
+    })
+    .unwrap();
+    assert_exact(&steps);
+    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
+    assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+}
+
+/// How often the guest makes, maps and gives back an image. An emulated one takes its time.
+const BLOB_ROUNDS: u64 = 1000;
+
+/// What the backend may hold on to after all rounds, in KiB: what its allocator keeps for later.
+const KEPT_KIB: u64 = 1024;
+
+#[track_caller]
+fn assert_cached_and_exact(image: &CheckedImage) {
+    assert!(image.comparison.is_exact(), "{image:?}");
+    let mapped = &image.mapped;
+    // 64-bit, where no range register changes what the page tables say.
+    assert!(mapped.physical >= 1 << 32, "{mapped:?}");
+    assert_eq!(mapped.memory_type, MemoryType::WriteBack, "{mapped:?}");
+    assert_eq!(mapped.listed.as_deref(), Some("write-back"), "{mapped:?}");
+}
+
+#[track_caller]
+fn assert_blobs_right(report: &BlobReport) {
+    let node = &report.node;
+    assert!(
+        node.submissions && node.blobs && node.host_visible && node.context_init,
+        "{node:?}"
+    );
+    // Version 1, no channels, no dma-buf, no GPU memory.
+    assert_eq!(node.capsets, 1 << 5);
+    assert_eq!(node.cross_domain, format!("01{}", "0".repeat(30)));
+    assert_cached_and_exact(&report.drawn);
+    assert_cached_and_exact(&report.left);
+    assert_eq!(report.many.len(), 40);
+    report.many.iter().for_each(assert_cached_and_exact);
+    assert_eq!(report.rounds, BLOB_ROUNDS);
+    let (before, after) = (report.before, report.after);
+    assert_eq!(after.descriptors, before.descriptors);
+    assert!(
+        after.usage.own_kib() <= before.usage.own_kib().saturating_add(KEPT_KIB),
+        "{before:?} {after:?}"
+    );
+}
+
+#[test]
+fn linux_maps_host_blobs_and_reboots_with_one_mapped() {
+    let Some((lab, _turn)) = lab() else { return };
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, &blob::OPTIONS).unwrap();
+    let setup = Setup {
+        device: Device::Test,
+        rounds: BLOB_ROUNDS,
+        may_reboot: true,
+        ..Setup::new(Task::Blob)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let first = blob::check(&mut machine, None).unwrap();
+    assert_blobs_right(&first);
+    machine.order(Order::Reboot).unwrap();
+    let second = blob::check(&mut machine, None).unwrap();
+    assert_blobs_right(&second);
+    assert_eq!(second.before.descriptors, first.before.descriptors);
+    // QEMU ends with an image mapped: nothing of it stays in the daemon.
+    assert!(machine.power_off().unwrap().success());
+    blob::wait_for_none(&backend).unwrap();
     assert!(backend.stop().unwrap().success());
 }
 

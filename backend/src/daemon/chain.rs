@@ -27,6 +27,44 @@ pub struct Buffers {
     malformed: bool,
 }
 
+/// Where a response goes.
+#[derive(Debug)]
+pub(super) struct ResponsePlace {
+    segments: Vec<Segment>,
+}
+
+impl ResponsePlace {
+    /// Bytes that the guest leaves for the response.
+    pub(super) fn room(&self) -> usize {
+        room(&self.segments)
+    }
+
+    /// As [`Buffers::write_response`].
+    pub(super) fn write(&self, response: &[u8], memory: &GuestMemory) -> u32 {
+        write(response, &self.segments, memory)
+    }
+}
+
+fn room(segments: &[Segment]) -> usize {
+    segments
+        .iter()
+        .fold(0, |sum, segment| sum.saturating_add(segment.len))
+}
+
+fn write(response: &[u8], segments: &[Segment], memory: &GuestMemory) -> u32 {
+    let mut rest = response;
+    let mut written = 0_u32;
+    for segment in segments {
+        let (part, after) = rest.split_at(segment.len.min(rest.len()));
+        if memory.write_slice(part, segment.address).is_err() {
+            break;
+        }
+        written = written.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
+        rest = after;
+    }
+    written
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     address: GuestAddress,
@@ -52,24 +90,19 @@ impl Buffers {
 
     /// Bytes that the guest leaves for the response.
     pub(super) fn room(&self) -> usize {
-        self.writable
-            .iter()
-            .fold(0, |sum, segment| sum.saturating_add(segment.len))
+        room(&self.writable)
     }
 
     /// Writes the response, which must fit the [`Buffers::room`]; returns the bytes written.
     pub(super) fn write_response(&self, memory: &GuestMemory) -> u32 {
-        let mut rest = self.response.as_slice();
-        let mut written = 0_u32;
-        for segment in &self.writable {
-            let (part, after) = rest.split_at(segment.len.min(rest.len()));
-            if memory.write_slice(part, segment.address).is_err() {
-                break;
-            }
-            written = written.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
-            rest = after;
+        write(&self.response, &self.writable, memory)
+    }
+
+    /// Where the response goes, for one that is written later.
+    pub(super) fn place(&self) -> ResponsePlace {
+        ResponsePlace {
+            segments: self.writable.clone(),
         }
-        written
     }
 
     fn walk(&mut self, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) -> Option<()> {

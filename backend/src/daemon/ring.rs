@@ -222,6 +222,30 @@ impl Completion<'_> {
         self.done = true;
         self.ring.finish(self.head, written);
     }
+
+    /// Keeps the request for later: [`Held::complete`] is owed now.
+    pub(super) fn hold(mut self) -> Held {
+        self.done = true;
+        Held {
+            ring: self.ring.clone(),
+            head: self.head,
+        }
+    }
+}
+
+/// A request whose completion comes later, from any thread.
+#[must_use = "a request that is not completed never returns to the guest"]
+pub(super) struct Held {
+    ring: Ring,
+    head: u16,
+}
+
+impl Held {
+    /// Returns the request to the guest, `written` bytes of response written, and tells it.
+    pub(super) fn complete(self, written: u32) {
+        self.ring.finish(self.head, written);
+        self.ring.notify();
+    }
 }
 
 impl Drop for Completion<'_> {

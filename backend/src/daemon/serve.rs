@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -42,6 +43,10 @@ pub struct Options {
     pub outputs: Vec<OutputConfig>,
     /// The guest's quotas.
     pub limits: Limits,
+    /// Bytes of the region for host memory that guests map, a page multiple; 0 for none.
+    pub shm_size: u64,
+    /// How long a front-end may take to map or unmap host memory.
+    pub shm_deadline: Duration,
     /// Where SIGUSR1 puts its pictures.
     pub screenshot_dir: PathBuf,
 }
@@ -320,7 +325,7 @@ impl Control {
         // A stop that came before `current` was set has not shut this stream down.
         if !self.stopping() {
             log::info!("a front-end is connected");
-            result = session::run(stream, &options.outputs, options.limits, |display| {
+            result = session::run(stream, options, |display| {
                 if let Some(current) = lock(&self.current).as_mut() {
                     current.display = Some(Arc::clone(display));
                 }

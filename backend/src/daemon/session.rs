@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::{
+    VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
+};
 use vhost::vhost_user::{Error as VhostUserError, GpuBackend, Listener};
 use vhost_user_backend::{Error, VhostUserBackend, VhostUserDaemon};
 use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
@@ -17,11 +19,12 @@ use vmm_sys_util::event::{
 };
 
 use super::ring::Ring;
-use super::tap::Tap;
+use super::serve::Options;
+use super::shmem::{self, ShmemChannel};
+use super::tap::{Seen, Tap};
 use super::worker::{QueueKind, Worker};
-use crate::device::quota::Limits;
-use crate::device::{Device, FEATURES};
-use crate::display::{Display, OutputConfig};
+use crate::device::{Device, SharedMemory};
+use crate::display::Display;
 use crate::sync::lock;
 use crate::sys::fd::close_leaked;
 use crate::{GuestMemory, SharedGuestMemory};
@@ -37,7 +40,11 @@ const RING_FEATURES: u64 = (1 << VIRTIO_F_VERSION_1)
 
 /// A front-end's device and its workers' state.
 struct Session {
-    device: Device,
+    device: Arc<Device>,
+    /// Maps host memory for the guest, where there is a region for it.
+    channel: Option<Arc<ShmemChannel>>,
+    /// Bytes of that region; 0 without one.
+    shm_size: u64,
     memory: SharedGuestMemory,
     /// A worker is locked while it works, so that a stop can wait for it.
     workers: [Mutex<Worker>; QueueKind::ALL.len()],
@@ -58,11 +65,15 @@ struct Session {
 /// and are logged, not returned.
 pub(super) fn run(
     stream: UnixStream,
-    outputs: &[OutputConfig],
-    limits: Limits,
+    options: &Options,
     started: impl FnOnce(&Arc<Display>),
 ) -> io::Result<()> {
-    let display = Arc::new(Display::new(outputs.to_vec()));
+    let display = Arc::new(Display::new(options.outputs.clone()));
+    let channel = (options.shm_size > 0).then(|| Arc::new(ShmemChannel::new(options.shm_deadline)));
+    let shared_memory = channel.as_ref().map(|channel| SharedMemory {
+        size: options.shm_size,
+        mapper: Arc::<ShmemChannel>::clone(channel),
+    });
     let memory = SharedGuestMemory::new(GuestMemory::new());
     let exit_events = QueueKind::ALL
         .iter()
@@ -74,7 +85,9 @@ pub(super) fn run(
         .map(|(event, _)| event.as_raw_fd())
         .collect();
     let session = Arc::new(Session {
-        device: Device::new(limits, Arc::clone(&display)),
+        device: Device::new(options.limits, Arc::clone(&display), shared_memory),
+        channel,
+        shm_size: options.shm_size,
         memory: memory.clone(),
         workers: QueueKind::ALL.map(|kind| Mutex::new(Worker::new(kind))),
         rings: [const { OnceLock::new() }; QueueKind::ALL.len()],
@@ -98,11 +111,23 @@ fn session_loop(
     memory: SharedGuestMemory,
     display: &Arc<Display>,
 ) -> io::Result<()> {
-    let on_socket = Arc::clone(display);
-    let (tap, listener) = Tap::new(stream, move |socket| {
-        if let Err(error) = on_socket.attach_socket(socket) {
-            log::warn!("the front-end's display socket is not used: {error}");
+    let (on_display, on_channel) = (Arc::clone(display), session.channel.clone());
+    let (tap, listener) = Tap::new(stream, move |seen| match (seen, &on_channel) {
+        (Seen::DisplaySocket(socket), _) => {
+            if let Err(error) = on_display.attach_socket(socket) {
+                log::warn!("the front-end's display socket is not used: {error}");
+            }
         }
+        (Seen::ProtocolFeatures(accepted), Some(channel)) => {
+            channel.set_protocol_features(accepted);
+        }
+        (Seen::BackendChannel(socket), Some(channel)) => {
+            if let Err(error) = channel.connect(socket) {
+                log::warn!("the front-end's socket for shared memory is not used: {error}");
+            }
+        }
+        // Nothing was offered that would need them.
+        (Seen::ProtocolFeatures(_) | Seen::BackendChannel(_), None) => {}
     })?;
     let name = "vhost-user".to_owned();
     let mut daemon = VhostUserDaemon::new(name, Arc::clone(session), memory)
@@ -119,9 +144,12 @@ fn session_loop(
         Err(error) => log::warn!("the front-end's connection is given up: {error}"),
     }
     drop(tap);
-    // Dropping the daemon waits for the workers. One may be waiting for the display, and a guest
-    // that is still there could keep one busy for ever.
+    // Dropping the daemon waits for the workers. One may be waiting for the display or for the
+    // front-end, and a guest that is still there could keep one busy for ever.
     display.detach();
+    if let Some(channel) = &session.channel {
+        channel.close();
+    }
     session.close();
     Ok(())
 }
@@ -167,16 +195,22 @@ impl VhostUserBackend for Session {
     }
 
     fn features(&self) -> u64 {
-        VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() | RING_FEATURES | FEATURES.bits()
+        VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+            | RING_FEATURES
+            | self.device.features().bits()
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         // CONFIGURE_MEM_SLOTS so that the front-end may share more than eight memory regions.
-        VhostUserProtocolFeatures::MQ
+        let always = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::RESET_DEVICE
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+        match self.channel {
+            Some(_) => always | shmem::NEEDED,
+            None => always,
+        }
     }
 
     fn reset_device(&self) {
@@ -218,6 +252,19 @@ impl VhostUserBackend for Session {
         Ok(())
     }
 
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        let mut config = VhostUserShMemConfig::default();
+        if self.channel.is_some()
+            && let Some(size) = config
+                .memory_sizes
+                .get_mut(usize::from(shmem::HOST_VISIBLE))
+        {
+            *size = self.shm_size;
+            config.nregions = 1;
+        }
+        Ok(config)
+    }
+
     fn queues_per_thread(&self) -> Vec<u64> {
         QueueKind::ALL
             .iter()
@@ -236,6 +283,11 @@ impl VhostUserBackend for Session {
         {
             // The ring takes no further request; wait for the one in work.
             drop(lock(worker));
+        }
+        if queue_index == QueueKind::Control as u32 {
+            // The front-end may be waiting for this answer before it serves any other request, so
+            // parked commands cannot be waited for.
+            self.device.abandon_parked();
         }
         let any_started = self
             .rings

@@ -2,10 +2,12 @@
 //!
 //! The crate (0.24) takes only sockets that it accepts itself, and wraps the display socket of
 //! `VHOST_USER_GPU_SET_SOCKET` in a type that waits for replies without end. We are handed
-//! connected sockets (`--fd`), and a display that does not answer must not cost us a thread. So the
-//! crate is given a private connection of ours, messages are passed on, memory tables sorted as it
-//! wants them, and a copy of the display socket is kept on the way. Nothing else knows of this; the
-//! module goes when the crate can take a connected stream and hand out the display socket.
+//! connected sockets (`--fd`), and a display that does not answer must not cost us a thread. It
+//! also keeps to itself which protocol features were accepted, and wraps the socket for requests to
+//! the front-end in the same way as the display's. So the crate is given a private connection of
+//! ours, messages are passed on, memory tables sorted as it wants them, and what they say is
+//! [`Seen`] on the way. Nothing else knows of this; the module goes when the crate can take a
+//! connected stream and hand these out.
 
 use std::env;
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -30,8 +32,8 @@ const MAX_PAYLOAD: usize = 0x1000;
 /// The most descriptors that one message carries in the crate (`MAX_ATTACHED_FD_ENTRIES`).
 const MAX_FDS: usize = 32;
 
-/// `VHOST_USER_SET_MEM_TABLE`: a count, padding, and regions (same document, "Multiple memory regions
-/// description").
+/// `VHOST_USER_SET_MEM_TABLE` (QEMU docs/interop/vhost-user.rst, "Front-end message types"): a count,
+/// padding, and regions ("Multiple memory regions description").
 const SET_MEM_TABLE: u32 = 5;
 
 /// Where the regions of `SET_MEM_TABLE` start in a message.
@@ -40,8 +42,41 @@ const REGIONS: usize = HEADER + 8;
 /// Bytes of a region: guest address, size, user address and file offset, 64 bits each.
 const REGION: usize = 32;
 
-/// `VHOST_USER_GPU_SET_SOCKET` (QEMU docs/interop/vhost-user.rst, "Front-end message types").
+/// `VHOST_USER_SET_PROTOCOL_FEATURES`.
+const SET_PROTOCOL_FEATURES: u32 = 16;
+
+/// `VHOST_USER_SET_BACKEND_REQ_FD`.
+const SET_BACKEND_REQ_FD: u32 = 21;
+
+/// `VHOST_USER_GPU_SET_SOCKET`.
 const GPU_SET_SOCKET: u32 = 33;
+
+/// What passed by, before the crate has got it. Sockets are copies.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The socket on which pictures are sent.
+    DisplaySocket(UnixStream),
+    /// The protocol features that the front-end accepts.
+    ProtocolFeatures(u64),
+    /// The socket on which requests are made to the front-end.
+    BackendChannel(UnixStream),
+}
+
+impl Seen {
+    /// # Errors
+    /// No descriptor to be had for the copy of a socket.
+    fn new(request: u32, payload: &[u8], fds: &[OwnedFd]) -> io::Result<Option<Self>> {
+        Ok(match (request, payload, fds) {
+            (SET_PROTOCOL_FEATURES, payload, _) => payload
+                .try_into()
+                .ok()
+                .map(|bytes| Self::ProtocolFeatures(u64::from_ne_bytes(bytes))),
+            (SET_BACKEND_REQ_FD, _, [fd]) => Some(Self::BackendChannel(fd.try_clone()?.into())),
+            (GPU_SET_SOCKET, _, [fd]) => Some(Self::DisplaySocket(fd.try_clone()?.into())),
+            _ => None,
+        })
+    }
+}
 
 /// The two threads that pass messages on.
 pub(super) struct Tap {
@@ -51,14 +86,14 @@ pub(super) struct Tap {
 
 impl Tap {
     /// Connects `front_end` to a listener that a vhost-user back-end is to accept from once.
-    /// `display_socket` gets each display socket that the front-end sends.
+    /// `seen` is told of what passes by, before the back-end gets it.
     ///
     /// # Errors
     /// If the private socket cannot be made (no writable directory for temporary files) or no
     /// thread started.
     pub(super) fn new(
         front_end: UnixStream,
-        display_socket: impl Fn(UnixStream) + Send + 'static,
+        seen: impl Fn(Seen) + Send + 'static,
     ) -> io::Result<(Self, UnixListener)> {
         let directory = private_directory()?;
         let path = directory.path().join("vhost-user");
@@ -69,7 +104,7 @@ impl Tap {
         let requests = thread::Builder::new()
             .name("tap requests".into())
             .spawn(move || {
-                if let Err(error) = pass_requests(&from, &to, &display_socket) {
+                if let Err(error) = pass_requests(&from, &to, &seen) {
                     log::warn!("the front-end's connection is closed: {error}");
                 }
                 close(&from);
@@ -128,11 +163,7 @@ pub(super) fn close(socket: &UnixStream) {
     let _ = shutdown(socket, Shutdown::Both);
 }
 
-fn pass_requests(
-    from: &UnixStream,
-    to: &UnixStream,
-    display_socket: &impl Fn(UnixStream),
-) -> io::Result<()> {
+fn pass_requests(from: &UnixStream, to: &UnixStream, seen: &impl Fn(Seen)) -> io::Result<()> {
     let mut message = Vec::with_capacity(HEADER.saturating_add(MAX_PAYLOAD));
     loop {
         message.clear();
@@ -147,11 +178,10 @@ fn pass_requests(
             )));
         }
         message.resize(HEADER.saturating_add(payload), 0);
-        (&mut &*from).read_exact(message.get_mut(HEADER..).unwrap_or_default())?;
-        if request == GPU_SET_SOCKET
-            && let [fd] = fds.as_slice()
-        {
-            display_socket(UnixStream::from(fd.try_clone()?));
+        let body = message.get_mut(HEADER..).unwrap_or_default();
+        (&mut &*from).read_exact(body)?;
+        if let Some(what) = Seen::new(request, body, &fds)? {
+            seen(what);
         }
         if request == SET_MEM_TABLE {
             sort_regions(&mut message, &mut fds);
@@ -246,4 +276,62 @@ fn send(to: &UnixStream, message: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
         ancillary.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn message(request: u32, payload: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(payload.len()).unwrap();
+        let header = [request, 1, size].map(u32::to_ne_bytes).concat();
+        [header.as_slice(), payload].concat()
+    }
+
+    #[test]
+    fn what_matters_is_seen_and_everything_is_passed_on() {
+        let (mut peer, front_end) = UnixStream::pair().unwrap();
+        let (report, reports) = channel();
+        let (tap, listener) = Tap::new(front_end, move |seen| report.send(seen).unwrap()).unwrap();
+        let (back_end, _) = listener.accept().unwrap();
+
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let fds = [OwnedFd::from(theirs)];
+        let features = 0x40_0028_u64.to_ne_bytes();
+        let messages = [
+            (message(1, &[]), &[][..]),
+            (message(SET_PROTOCOL_FEATURES, &features), &[]),
+            // Too short to be sensible: that is for the crate to say.
+            (message(SET_PROTOCOL_FEATURES, &[1, 2]), &[]),
+            (message(SET_BACKEND_REQ_FD, &[]), &fds),
+            (message(SET_BACKEND_REQ_FD, &[]), &[]),
+            (message(GPU_SET_SOCKET, &[]), &fds),
+        ];
+        for (bytes, fds) in &messages {
+            send(&peer, bytes, fds).unwrap();
+            let mut received = vec![0; bytes.len()];
+            let passed = receive_header(&back_end, &mut received).unwrap();
+            assert_eq!((&received, passed.len()), (bytes, fds.len()));
+        }
+        let next = || reports.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(matches!(next(), Seen::ProtocolFeatures(0x40_0028)));
+        let Seen::BackendChannel(mut copy) = next() else {
+            panic!()
+        };
+        assert!(matches!(next(), Seen::DisplaySocket(_)));
+        assert!(reports.try_recv().is_err());
+
+        copy.write_all(b"x").unwrap();
+        let mut byte = [0];
+        (&ours).read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+
+        drop(tap);
+        assert_eq!(peer.read(&mut byte).unwrap(), 0);
+        assert!(peer.write_all(b"x").is_err());
+    }
 }

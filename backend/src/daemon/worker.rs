@@ -1,13 +1,20 @@
 //! What happens to the requests of one queue: copied, parsed, executed, answered.
 
-use nosnoop_protocol::command::{Command, Request};
-use nosnoop_protocol::reply::{GpuError, encode};
+use std::sync::Arc;
+
+use nosnoop_protocol::command::{Command, Header, Request};
+use nosnoop_protocol::reply::{GpuError, Reply, encode};
+use nosnoop_protocol::wire::VirtioGpuRespMapInfo;
 use vm_memory::GuestAddressSpace;
 
 use super::chain::{Buffers, MIN_RESPONSE};
-use super::ring::Ring;
-use crate::device::{Batch, Device};
-use crate::{GuestMemory, SharedGuestMemory};
+use super::ring::{Completion, Ring};
+use super::timeline::Timelines;
+use crate::SharedGuestMemory;
+use crate::device::{Batch, Device, Verdict};
+
+/// Bytes of the response to `RESOURCE_MAP_BLOB`.
+const MAP_RESPONSE: usize = size_of::<VirtioGpuRespMapInfo>();
 
 /// The queues of a GPU device (virtio 1.4, "GPU Device / Virtqueues"); values are queue indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +31,11 @@ impl QueueKind {
 }
 
 /// Works on one queue. Holds what is kept from request to request.
-#[derive(Debug)]
 pub struct Worker {
     kind: QueueKind,
     buffers: Buffers,
     batch: Batch,
+    timelines: Arc<Timelines>,
     /// Requests have been completed that the guest has not been told of.
     unsignalled: bool,
 }
@@ -41,6 +48,7 @@ impl Worker {
             kind,
             buffers: Buffers::default(),
             batch: Batch::default(),
+            timelines: Arc::default(),
             unsignalled: false,
         }
     }
@@ -54,7 +62,7 @@ impl Worker {
             }
             self.batch.clear();
             for _ in 0..waiting {
-                if !self.step(ring, device, &memory.memory()) {
+                if !self.step(ring, device, memory) {
                     break;
                 }
             }
@@ -63,61 +71,111 @@ impl Worker {
     }
 
     /// One request; false if there was none to take.
-    fn step(&mut self, ring: &Ring, device: &Device, memory: &GuestMemory) -> bool {
+    fn step(&mut self, ring: &Ring, device: &Device, shared: &SharedGuestMemory) -> bool {
+        let memory = &*shared.memory();
         let Some(completion) = ring.pop(memory, &mut self.buffers) else {
             return false;
         };
-        let written = if self.buffers.malformed() {
+        if self.buffers.malformed() {
             log::debug!(
                 "{:?} queue: a malformed descriptor chain is returned",
                 self.kind
             );
-            0
+            completion.complete(0);
         } else {
-            self.answer(ring, device, memory)
-        };
-        completion.complete(written);
+            self.answer(completion, ring, device, shared);
+        }
         self.unsignalled = true;
         true
     }
 
-    /// Executes the request in the buffers and writes the response; returns its length.
-    fn answer(&mut self, ring: &Ring, device: &Device, memory: &GuestMemory) -> u32 {
+    /// Executes the request in the buffers and answers it, now or later.
+    fn answer(
+        &mut self,
+        completion: Completion<'_>,
+        ring: &Ring,
+        device: &Device,
+        shared: &SharedGuestMemory,
+    ) {
+        let memory = &*shared.memory();
         let room = self.buffers.room();
         // A response is mandatory on the control queue. Without room for one nobody would learn
         // what became of the command, so it is not executed. Drivers give none on the cursor queue.
         if room < MIN_RESPONSE && self.kind == QueueKind::Control {
-            return 0;
+            return completion.complete(0);
         }
         // Taken out of `self` for the borrow; an empty Vec does not allocate.
         let bytes = std::mem::take(&mut self.buffers.request);
         let request = Request::parse(&bytes);
-        let result = request.command.and_then(|command| match self.kind {
-            QueueKind::Control => {
+        let verdict = match (request.command, self.kind) {
+            (Err(error), _) => Verdict::Done(Err(error)),
+            (Ok(command), QueueKind::Control) => {
                 if matches!(command, Command::GetDisplayInfo | Command::GetEdid { .. }) {
                     // May wait for the front-end: what is done must not wait with it.
                     self.signal(ring);
                 }
-                device.control(&command, memory, &mut self.batch)
+                if matches!(command, Command::ResourceMapBlob { .. }) && room < MAP_RESPONSE {
+                    // A guest that does not learn of a mapping would never unmap it.
+                    Verdict::Done(Err(GpuError::Unspec))
+                } else {
+                    device.control(&command, memory, &mut self.batch)
+                }
             }
-            QueueKind::Cursor => device.cursor(&command, memory),
-        });
-        if let Err(error) = &result {
-            log::debug!("{:?} queue: a command failed: {error}", self.kind);
-        }
-        encode(&request.header, &result, &mut self.buffers.response);
-        if self.buffers.response.len() > room {
-            encode(
-                &request.header,
-                &Err(GpuError::Unspec),
-                &mut self.buffers.response,
-            );
-        }
+            (Ok(command), QueueKind::Cursor) => Verdict::Done(device.cursor(&command, memory)),
+        };
+        let header = request.header;
         self.buffers.request = bytes;
-        if room < MIN_RESPONSE {
-            0
-        } else {
-            self.buffers.write_response(memory)
+        match verdict {
+            Verdict::Done(result) => {
+                if let Err(error) = &result {
+                    log::debug!("{:?} queue: a command failed: {error}", self.kind);
+                }
+                if let Some(place) = self.timelines.queue(&header) {
+                    let later = self.later(completion, header, shared);
+                    let deliver = Box::new(move || later(result));
+                    return self.timelines.deliver(Some(place), deliver);
+                }
+                encode(&header, &result, &mut self.buffers.response);
+                if self.buffers.response.len() > room {
+                    encode(&header, &Err(GpuError::Unspec), &mut self.buffers.response);
+                }
+                let written = if room < MIN_RESPONSE {
+                    0
+                } else {
+                    self.buffers.write_response(memory)
+                };
+                completion.complete(written);
+            }
+            Verdict::Parked(ticket) => {
+                let place = self.timelines.park(&header);
+                let later = self.later(completion, header, shared);
+                let timelines = Arc::clone(&self.timelines);
+                let answer = move |result| {
+                    timelines.deliver(place, Box::new(move || later(result)));
+                };
+                device.when_done(ticket, Box::new(answer));
+            }
+        }
+    }
+
+    /// What takes a result to the guest later.
+    fn later(
+        &self,
+        completion: Completion<'_>,
+        header: Header,
+        shared: &SharedGuestMemory,
+    ) -> impl FnOnce(Result<Reply, GpuError>) + Send + 'static {
+        let held = completion.hold();
+        let place = self.buffers.place();
+        let shared = shared.clone();
+        move |result| {
+            let mut response = Vec::new();
+            encode(&header, &result, &mut response);
+            if response.len() > place.room() {
+                encode(&header, &Err(GpuError::Unspec), &mut response);
+            }
+            let written = place.write(&response, &shared.memory());
+            held.complete(written);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use nosnoop_protocol::command::MemEntries;
 use nosnoop_protocol::reply::GpuError;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::quota::MAX_BACKING_ENTRIES;
 use crate::GuestMemory;
@@ -92,7 +92,41 @@ impl Backing {
         offset: u64,
         into: &mut [u8],
     ) -> Result<(), GpuError> {
-        let end = u64::try_from(into.len())
+        let mut rest = into;
+        self.each_piece(offset, rest.len(), |address, len| {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = after;
+            memory.read_slice(part, address)
+        })
+    }
+
+    /// Copies `from` to the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// As [`Backing::read`].
+    pub(super) fn write(
+        &self,
+        memory: &GuestMemory,
+        offset: u64,
+        from: &[u8],
+    ) -> Result<(), GpuError> {
+        let mut rest = from;
+        self.each_piece(offset, rest.len(), |address, len| {
+            let (part, after) = rest.split_at(len);
+            rest = after;
+            memory.write_slice(part, address)
+        })
+    }
+
+    /// Calls `access` with the guest address and length of each piece of `len` bytes from `offset`
+    /// on; the lengths add up to `len`.
+    fn each_piece(
+        &self,
+        offset: u64,
+        len: usize,
+        mut access: impl FnMut(GuestAddress, usize) -> Result<(), GuestMemoryError>,
+    ) -> Result<(), GpuError> {
+        let end = u64::try_from(len)
             .ok()
             .and_then(|len| offset.checked_add(len));
         if end.is_none_or(|end| end > self.len) {
@@ -100,24 +134,22 @@ impl Backing {
         }
         let next = self.ranges.partition_point(|range| range.start <= offset);
         let mut position = offset;
-        let mut rest = into;
+        let mut left = len;
         for range in self
             .ranges
             .get(next.saturating_sub(1)..)
             .unwrap_or_default()
         {
-            if rest.is_empty() {
+            if left == 0 {
                 break;
             }
             let skip = position.saturating_sub(range.start);
             let available = usize::try_from(range.len.saturating_sub(skip)).unwrap_or(usize::MAX);
-            let (part, after) = rest.split_at_mut(available.min(rest.len()));
+            let piece = available.min(left);
             let address = range.address.0.checked_add(skip).ok_or(GpuError::Unspec)?;
-            memory
-                .read_slice(part, GuestAddress(address))
-                .map_err(|_| GpuError::Unspec)?;
+            access(GuestAddress(address), piece).map_err(|_| GpuError::Unspec)?;
             position = range.start.saturating_add(range.len);
-            rest = after;
+            left = left.saturating_sub(piece);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! `RESOURCE_CREATE_BLOB` (virtio 1.4, "GPU Device / Device Operation: controlq", blob resources).
+//! `RESOURCE_CREATE_BLOB` in guest memory (virtio 1.4, "GPU Device / Device Operation: controlq", blob resources).
 
-use nosnoop_protocol::command::{BlobMem, MemEntries};
+use nosnoop_protocol::command::MemEntries;
 use nosnoop_protocol::ids::ResourceId;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
@@ -14,22 +14,17 @@ impl State {
     /// `RESOURCE_ATTACH_BACKING`.
     ///
     /// # Errors
-    /// `InvalidResourceId` (id taken); `InvalidParameter` for an empty blob, one in host memory
-    /// (no context can provide it) or one larger than the memory that comes with it; `Unspec` for
-    /// ranges that are not guest memory; `OutOfMemory` for a quota.
-    pub(super) fn create_blob(
+    /// `InvalidResourceId` (id taken); `InvalidParameter` for an empty blob or one larger than the
+    /// memory that comes with it; `Unspec` for ranges that are not guest memory; `OutOfMemory` for
+    /// a quota.
+    pub(super) fn create_guest_blob(
         &mut self,
         id: ResourceId,
-        mem: BlobMem,
         size: u64,
         entries: &MemEntries<'_>,
         memory: &GuestMemory,
     ) -> Result<Reply, GpuError> {
         self.resources.check_new(id, &self.limits)?;
-        match mem {
-            BlobMem::Guest => {}
-            BlobMem::Host3d | BlobMem::Host3dGuest => return Err(GpuError::InvalidParameter),
-        }
         if size == 0 {
             return Err(GpuError::InvalidParameter);
         }

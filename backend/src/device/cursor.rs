@@ -91,6 +91,8 @@ impl State {
                     image.format().to_argb_le(row, into);
                 }
             }
+            // Drivers make cursors in guest memory; the specification knows no others.
+            Storage::HostBlob(_) => return Err(GpuError::InvalidParameter),
             // A blob has no size in pixels and no format here: drivers pass 64 x 64 ARGB8888.
             Storage::GuestBlob { size } => {
                 if *size < u64::try_from(BYTES).unwrap_or(u64::MAX) {

@@ -1,8 +1,10 @@
 //! The virtio-gpu device: executes typed commands and owns what the guest has made.
 //!
 //! One file per command group: [`two_d`] (resources and transfers), [`scanout`] (what is shown
-//! where, and flushes), [`cursor`], [`blob`], [`uuid`]; [`query`] answers what the display says.
-//! [`resource`], [`backing`] and [`quota`] hold the state behind them.
+//! where, and flushes), [`cursor`], [`blob`], [`uuid`], [`context`], [`capset`], [`host_blob`] (what
+//! happens on MAP_BLOB); [`query`] answers what the display says and [`cross_domain`] serves the one
+//! kind of context there is. [`resource`], [`backing`], [`window`], [`park`] and [`quota`] hold the
+//! state behind them.
 //!
 //! Every command checks everything first and only then changes state, so a command that fails
 //! leaves the device as it was (pixels of a transfer or flush whose guest memory went away in the
@@ -10,33 +12,85 @@
 
 mod backing;
 mod blob;
+mod capset;
+mod context;
+mod cross_domain;
 mod cursor;
+mod host_blob;
+pub mod mapper;
+pub mod park;
 mod query;
 pub mod quota;
 mod resource;
 mod scanout;
 mod two_d;
 mod uuid;
+mod window;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use nosnoop_protocol::command::Command;
+use nosnoop_protocol::command::{BlobMem, Command};
 use nosnoop_protocol::config::{Config, Features};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use crate::GuestMemory;
 use crate::display::Display;
+use crate::memory::PAGE_SIZE;
 use crate::sync::lock;
+use context::Contexts;
+use host_blob::Operation;
+use mapper::{MapError, MapRequest, Mapper};
+use park::{Answer, Parked, Resolved, Ticket};
 pub use query::Batch;
 use quota::Limits;
 use resource::Resources;
 use scanout::{Layout, Scanouts};
+use window::{Slot, SlotId, Window};
 
-/// The device features that this back-end implements, each command of each of them included
+/// The device features that this back-end always implements, each command of each of them included
 /// (virtio 1.4, "GPU Device / Feature bits").
-pub const FEATURES: Features = Features::EDID
+const FEATURES: Features = Features::EDID
     .union(Features::RESOURCE_UUID)
     .union(Features::RESOURCE_BLOB);
+
+/// Those that come with shared memory. `VIRGL` stands for contexts: drivers make none without it.
+const SHARED_MEMORY_FEATURES: Features = Features::VIRGL
+    .union(Features::CONTEXT_INIT)
+    .union(Features::BLOB_ALIGNMENT);
+
+/// The region that host blobs are mapped into, and who maps them.
+#[derive(Clone)]
+pub struct SharedMemory {
+    /// Bytes of the region; a page multiple.
+    pub size: u64,
+    /// The way to the front-end.
+    pub mapper: Arc<dyn Mapper>,
+}
+
+/// What becomes of a command.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "on the stack for a moment; a box would be an allocation per command"
+)]
+pub enum Verdict {
+    /// It is done.
+    Done(Result<Reply, GpuError>),
+    /// Its result comes later: [`Device::when_done`] says where to.
+    Parked(Ticket),
+}
+
+/// What is to be done once the state is unlocked.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful at a time, and gone at once"
+)]
+enum Effect {
+    Map(SlotId, MapRequest),
+    Unmap(SlotId, u64, u64),
+    UnmapStale(u64, Slot),
+    Answer(Resolved),
+}
 
 /// A virtio-gpu device, for one front-end connection.
 ///
@@ -45,31 +99,61 @@ pub const FEATURES: Features = Features::EDID
 pub struct Device {
     state: Mutex<State>,
     display: Arc<Display>,
+    shared_memory: Option<SharedMemory>,
+    /// For results that come after their command.
+    me: Weak<Self>,
 }
 
 /// What the guest has made: changed by commands, emptied by a reset.
-#[derive(Debug)]
 struct State {
     limits: Limits,
+    display: Arc<Display>,
+    mapper: Option<Arc<dyn Mapper>>,
     resources: Resources,
     scanouts: Scanouts,
+    contexts: Contexts,
+    window: Window,
+    parked: Parked,
     /// One row of a scanout on its way to the display, kept to not allocate for each flush.
     row: Vec<u8>,
 }
 
 impl Device {
-    /// A device without resources that shows its scanouts on `display`.
+    /// A device without resources that shows its scanouts on `display`. Without shared memory it
+    /// has no host blobs and no contexts.
     #[must_use]
-    pub fn new(limits: Limits, display: Arc<Display>) -> Self {
+    pub fn new(
+        limits: Limits,
+        display: Arc<Display>,
+        shared_memory: Option<SharedMemory>,
+    ) -> Arc<Self> {
         let state = State {
             limits,
+            display: Arc::clone(&display),
+            mapper: shared_memory
+                .as_ref()
+                .map(|shared| Arc::clone(&shared.mapper)),
             resources: Resources::default(),
             scanouts: Scanouts::default(),
+            contexts: Contexts::default(),
+            window: Window::new(shared_memory.as_ref().map_or(0, |shared| shared.size)),
+            parked: Parked::default(),
             row: Vec::new(),
         };
-        Self {
+        Arc::new_cyclic(|me| Self {
             state: Mutex::new(state),
             display,
+            shared_memory,
+            me: Weak::clone(me),
+        })
+    }
+
+    /// The device features to offer.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        match self.shared_memory {
+            Some(_) => FEATURES.union(SHARED_MEMORY_FEATURES),
+            None => FEATURES,
         }
     }
 
@@ -85,21 +169,23 @@ impl Device {
     pub fn config(&self) -> Config {
         Config {
             num_scanouts: u32::try_from(self.display.outputs()).unwrap_or(u32::MAX),
+            num_capsets: u32::from(self.shared_memory.is_some()),
+            blob_alignment: match self.shared_memory {
+                Some(_) => u32::try_from(PAGE_SIZE).unwrap_or(0),
+                None => 0,
+            },
             ..Config::default()
         }
     }
 
-    /// Executes a command of the control queue.
-    ///
-    /// # Errors
-    /// What the guest is told: see each command's file.
+    /// Executes a command of the control queue. What the guest is told: see each command's file.
     pub fn control(
         &self,
         command: &Command<'_>,
         memory: &GuestMemory,
         batch: &mut Batch,
-    ) -> Result<Reply, GpuError> {
-        match command {
+    ) -> Verdict {
+        let result = match command {
             Command::GetDisplayInfo => Ok(batch.display_info(&self.display)),
             Command::GetEdid { scanout } => batch.edid(&self.display, *scanout),
             Command::ResourceCreate2d {
@@ -107,7 +193,9 @@ impl Device {
                 format,
                 size,
             } => self.state().create_2d(*resource, *format, *size),
-            Command::ResourceUnref { resource } => self.state().unref(&self.display, *resource),
+            Command::ResourceUnref { resource } => {
+                return self.parking(|state, effects| state.unref(*resource, effects));
+            }
             Command::ResourceAttachBacking { resource, entries } => {
                 self.state().attach_backing(*resource, entries, memory)
             }
@@ -132,13 +220,22 @@ impl Device {
             Command::ResourceAssignUuid { resource } => self.state().assign_uuid(*resource),
             Command::ResourceCreateBlob {
                 resource,
+                context,
+                blob_id,
                 mem,
+                flags,
                 size,
                 entries,
-                ..
-            } => self
-                .state()
-                .create_blob(*resource, *mem, *size, entries, memory),
+            } => match mem {
+                BlobMem::Guest => self
+                    .state()
+                    .create_guest_blob(*resource, *size, entries, memory),
+                BlobMem::Host3d => self
+                    .state()
+                    .create_host_blob(*resource, *context, *blob_id, *flags, *size),
+                // No context here provides any.
+                BlobMem::Host3dGuest => Err(GpuError::InvalidParameter),
+            },
             Command::SetScanoutBlob {
                 scanout,
                 rect,
@@ -160,24 +257,107 @@ impl Device {
                 self.state()
                     .set_scanout_blob(&self.display, *scanout, part, layout, *resource)
             }
-            // Capsets are numbered from 0 below the configuration's `num_capsets`, which is 0.
-            Command::GetCapsetInfo { .. } | Command::GetCapset { .. } => {
-                Err(GpuError::InvalidParameter)
-            }
+            Command::GetCapsetInfo { index } => self.capset_info(*index),
+            Command::GetCapset { id, version } => self.capset(*id, *version),
             // Commands of features that are not offered, and those of the other queue.
-            Command::CtxCreate { .. }
-            | Command::CtxDestroy { .. }
-            | Command::CtxAttachResource { .. }
-            | Command::CtxDetachResource { .. }
-            | Command::ResourceCreate3d(_)
+            Command::ResourceCreate3d(_)
             | Command::TransferToHost3d(_)
             | Command::TransferFromHost3d(_)
-            | Command::Submit3d { .. }
-            | Command::ResourceMapBlob { .. }
-            | Command::ResourceUnmapBlob { .. }
             | Command::UpdateCursor { .. }
             | Command::MoveCursor { .. } => Err(GpuError::Unspec),
+            _ if self.shared_memory.is_none() => Err(GpuError::Unspec),
+            Command::CtxCreate {
+                context,
+                context_init,
+                ..
+            } => self.state().create_context(*context, *context_init),
+            Command::CtxDestroy { context } => {
+                return self.parking(|state, effects| {
+                    Verdict::Done(state.destroy_context(*context, effects))
+                });
+            }
+            Command::CtxAttachResource { context, resource } => {
+                self.state().attach_resource(*context, *resource)
+            }
+            Command::CtxDetachResource { context, resource } => {
+                self.state().detach_resource(*context, *resource)
+            }
+            Command::Submit3d { context, data } => self.state().submit(*context, data, memory),
+            Command::ResourceMapBlob { resource, offset } => {
+                let operation = Operation::Map(*offset);
+                return self.parking(|state, effects| state.operate(*resource, operation, effects));
+            }
+            Command::ResourceUnmapBlob { resource } => {
+                let operation = Operation::Unmap;
+                return self.parking(|state, effects| state.operate(*resource, operation, effects));
+            }
+        };
+        Verdict::Done(result)
+    }
+
+    /// Says how a parked command is to be answered: `answer` is called once, perhaps at once.
+    pub fn when_done(&self, ticket: Ticket, answer: Answer) {
+        let resolved = self.state().parked.wait(ticket, answer);
+        self.carry_out(resolved.map(Effect::Answer));
+    }
+
+    /// Answers every parked command with an error now, as before a ring stops. What the front-end
+    /// still maps for one of them is unmapped.
+    pub fn abandon_parked(&self) {
+        let resolved = self.state().parked.abandon();
+        self.carry_out(resolved.into_iter().map(Effect::Answer));
+    }
+
+    /// Changes the state and then does what that asks for.
+    fn parking<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Effect>) -> T) -> T {
+        let mut effects = Vec::new();
+        let result = change(&mut self.state(), &mut effects);
+        self.carry_out(effects);
+        result
+    }
+
+    /// Does what needs the state unlocked: requests to the front-end, whose answers may come at once,
+    /// and answers to the guest.
+    fn carry_out(&self, effects: impl IntoIterator<Item = Effect>) {
+        for effect in effects {
+            match (effect, &self.shared_memory) {
+                (Effect::Answer((answer, result)), _) => answer(result),
+                (Effect::Map(slot, request), Some(shared)) => {
+                    let done = self.later(move |state, result, effects| {
+                        state.map_done(slot, result, effects);
+                    });
+                    shared.mapper.map(request, done);
+                }
+                (Effect::Unmap(slot, offset, len), Some(shared)) => {
+                    let done = self.later(move |state, result, effects| {
+                        state.unmap_done(slot, result, effects);
+                    });
+                    shared.mapper.unmap(offset, len, done);
+                }
+                (Effect::UnmapStale(offset, slot), Some(shared)) => {
+                    let len = slot.len;
+                    let done = self.later(move |state, result, _| {
+                        state.stale_done(offset, slot, result);
+                    });
+                    shared.mapper.unmap(offset, len, done);
+                }
+                // Without shared memory no host blob is ever made.
+                (_, None) => {}
+            }
         }
+    }
+
+    /// What to do with the front-end's answer, if this device still is when it comes.
+    fn later(
+        &self,
+        change: impl FnOnce(&mut State, Result<(), MapError>, &mut Vec<Effect>) + Send + 'static,
+    ) -> mapper::Done {
+        let me = Weak::clone(&self.me);
+        Box::new(move |result| {
+            if let Some(device) = me.upgrade() {
+                device.parking(|state, effects| change(state, result, effects));
+            }
+        })
     }
 
     /// Executes a command of the cursor queue.
@@ -211,10 +391,16 @@ impl Device {
 
     /// Back to the state after [`Device::new`]: every resource is gone, every scanout disabled.
     pub fn reset(&self) {
-        let mut state = self.state();
-        state.resources = Resources::default();
-        state.scanouts = Scanouts::default();
-        self.display.reset();
+        let resolved = {
+            let mut state = self.state();
+            state.resources = Resources::default();
+            state.scanouts = Scanouts::default();
+            state.contexts = Contexts::default();
+            state.window.reset();
+            self.display.reset();
+            state.parked.abandon()
+        };
+        self.carry_out(resolved.into_iter().map(Effect::Answer));
     }
 
     /// Checks that the parts of the state agree with each other.
@@ -236,6 +422,7 @@ impl State {
     fn verify_invariants(&self) -> Result<(), String> {
         self.resources.verify_invariants(&self.limits)?;
         self.scanouts.verify_invariants(&self.resources)?;
+        self.window.verify_invariants()?;
         let used = self.hostmem();
         let limit = self.limits.hostmem;
         if used > limit {
@@ -246,11 +433,13 @@ impl State {
         Ok(())
     }
 
-    /// Host memory that pixels take: pictures of 2D resources and of scanouts.
+    /// Host memory that the guest takes: pictures of 2D resources and of scanouts, host blobs, and
+    /// what had to be kept of those that are gone.
     fn hostmem(&self) -> u64 {
         self.resources
-            .image_bytes()
+            .host_bytes()
             .saturating_add(self.scanouts.screen_bytes())
+            .saturating_add(self.window.orphaned_bytes())
     }
 
     /// Checks that `additional` bytes of pixels, in place of `released` ones, stay inside the quota.

@@ -21,10 +21,22 @@ pub const DEFAULT_HOSTMEM: u64 = 512 << 20;
 /// cost 64 MiB more than [`Limits::hostmem`] counts.
 pub const DEFAULT_RESOURCES: usize = 16_384;
 
+/// Contexts of one device: one per guest process that uses the GPU. One costs some 100 bytes, and
+/// its images and attached resources.
+pub const MAX_CONTEXTS: usize = 1024;
+
+/// Image descriptions that one context may have got: allocators keep theirs and ask once for each
+/// size and format. One costs 24 bytes.
+pub const MAX_IMAGES: usize = 1024;
+
+/// Commands on one blob that may wait for the front-end's answer on an earlier one. A driver has one
+/// or two; each one's answer is given from within the one before, which bounds the stack.
+pub const MAX_WAITING: usize = 16;
+
 /// The quotas of one device. A command that would exceed one gets `ERR_OUT_OF_MEMORY`.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of host memory for pixels: 2D resources and the pictures of scanouts.
+    /// Bytes of host memory for pixels: 2D resources, host blobs and the pictures of scanouts.
     pub hostmem: u64,
     /// Number of resources of any kind.
     pub resources: usize,

@@ -6,6 +6,7 @@ use nosnoop_protocol::ids::{ResourceId, ResourceUuid};
 use nosnoop_protocol::reply::GpuError;
 
 use super::backing::Backing;
+use super::host_blob::HostBlob;
 use super::quota::{Limits, MAX_TOTAL_BACKING_ENTRIES};
 use crate::render::software::Image;
 
@@ -19,6 +20,8 @@ pub(super) enum Storage {
         /// Bytes that the guest gave it; not more than its backing has.
         size: u64,
     },
+    /// A blob in host memory (`VIRTIO_GPU_BLOB_MEM_HOST3D`).
+    HostBlob(HostBlob),
 }
 
 /// One resource.
@@ -38,10 +41,11 @@ impl Resource {
         }
     }
 
-    fn image_bytes(&self) -> u64 {
+    fn host_bytes(&self) -> u64 {
         match &self.storage {
             Storage::Image(image) => Image::bytes(image.size()).unwrap_or(u64::MAX),
             Storage::GuestBlob { .. } => 0,
+            Storage::HostBlob(blob) => blob.memory().len(),
         }
     }
 
@@ -54,7 +58,7 @@ impl Resource {
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     table: HashMap<ResourceId, Resource>,
-    image_bytes: u64,
+    host_bytes: u64,
     backing_entries: usize,
 }
 
@@ -71,6 +75,10 @@ impl Resources {
     /// `InvalidResourceId` if there is none of that id.
     pub(super) fn get_mut(&mut self, id: ResourceId) -> Result<&mut Resource, GpuError> {
         self.table.get_mut(&id).ok_or(GpuError::InvalidResourceId)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ResourceId, &Resource)> {
+        self.table.iter().map(|(id, resource)| (*id, resource))
     }
 
     pub(super) fn contains(&self, id: ResourceId) -> bool {
@@ -96,14 +104,14 @@ impl Resources {
         MAX_TOTAL_BACKING_ENTRIES.saturating_sub(self.backing_entries)
     }
 
-    /// Bytes of all 2D resources' pictures.
-    pub(super) fn image_bytes(&self) -> u64 {
-        self.image_bytes
+    /// Bytes of host memory of all resources: pictures and host blobs.
+    pub(super) fn host_bytes(&self) -> u64 {
+        self.host_bytes
     }
 
     /// Adds a resource whose id [`Resources::check_new`] has allowed.
     pub(super) fn insert(&mut self, id: ResourceId, resource: Resource) {
-        self.image_bytes = self.image_bytes.saturating_add(resource.image_bytes());
+        self.host_bytes = self.host_bytes.saturating_add(resource.host_bytes());
         self.backing_entries = self
             .backing_entries
             .saturating_add(resource.backing_entries());
@@ -140,7 +148,7 @@ impl Resources {
     }
 
     fn release(&mut self, resource: &Resource) {
-        self.image_bytes = self.image_bytes.saturating_sub(resource.image_bytes());
+        self.host_bytes = self.host_bytes.saturating_sub(resource.host_bytes());
         self.backing_entries = self
             .backing_entries
             .saturating_sub(resource.backing_entries());
@@ -150,12 +158,12 @@ impl Resources {
         let images = self
             .table
             .values()
-            .map(Resource::image_bytes)
+            .map(Resource::host_bytes)
             .fold(0, u64::saturating_add);
-        if images != self.image_bytes {
+        if images != self.host_bytes {
             return Err(format!(
                 "pictures take {images} bytes, counted {}",
-                self.image_bytes
+                self.host_bytes
             ));
         }
         let entries = self

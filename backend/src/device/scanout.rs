@@ -91,6 +91,9 @@ impl Scanouts {
                 (Storage::GuestBlob { size }, Some(layout)) => {
                     layout.end(scanout.rect).is_some_and(|end| end <= *size)
                 }
+                (Storage::HostBlob(blob), Some(layout)) => layout
+                    .end(scanout.rect)
+                    .is_some_and(|end| end <= blob.memory().len()),
                 _ => false,
             };
             if !is_showable(scanout.rect) || !fits {
@@ -173,8 +176,10 @@ impl State {
             return self.show(display, id, None);
         };
         check_known(display, id)?;
-        let Storage::GuestBlob { size } = self.resources.get(resource)?.storage else {
-            return Err(GpuError::InvalidParameter);
+        let size = match &self.resources.get(resource)?.storage {
+            Storage::GuestBlob { size } => *size,
+            Storage::HostBlob(blob) => blob.memory().len(),
+            Storage::Image(_) => return Err(GpuError::InvalidParameter),
         };
         let Part {
             rect,
@@ -293,7 +298,16 @@ impl Source<'_> {
                 backing.read(self.memory, start, scratch)?;
                 layout.format.to_xrgb_le(scratch, xrgb);
             }
-            (Storage::GuestBlob { .. }, None) => return Err(GpuError::Unspec),
+            (Storage::HostBlob(blob), Some(layout)) => {
+                let start = layout.start(x, y).ok_or(GpuError::Unspec)?;
+                scratch.resize(xrgb.len(), 0);
+                let read = blob.memory().read(start, scratch);
+                read.map_err(|_| GpuError::Unspec)?;
+                layout.format.to_xrgb_le(scratch, xrgb);
+            }
+            (Storage::GuestBlob { .. } | Storage::HostBlob(_), None) => {
+                return Err(GpuError::Unspec);
+            }
         }
         Ok(())
     }

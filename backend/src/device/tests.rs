@@ -18,7 +18,7 @@ const MIB: u64 = 1 << 20;
 const OK: Result<Reply, GpuError> = Ok(Reply::OkNoData);
 
 struct Bench {
-    device: Device,
+    device: Arc<Device>,
     memory: GuestMemory,
 }
 
@@ -38,7 +38,7 @@ impl Bench {
         ];
         let memory = GuestMemory::from_ranges(&regions).unwrap();
         Self {
-            device: Device::new(limits, display),
+            device: Device::new(limits, display, None),
             memory,
         }
     }
@@ -60,8 +60,13 @@ impl Bench {
         let result = if cursor {
             self.device.cursor(&command, &self.memory)
         } else {
-            self.device
+            match self
+                .device
                 .control(&command, &self.memory, &mut Batch::default())
+            {
+                Verdict::Done(result) => result,
+                Verdict::Parked(_) => panic!("nothing is parked without shared memory"),
+            }
         };
         self.device.verify_invariants().unwrap();
         result
@@ -95,7 +100,7 @@ impl Bench {
             .get(nosnoop_protocol::ids::ResourceId::new(id).unwrap());
         match &resource.unwrap().storage {
             resource::Storage::Image(image) => image.row(0, y, width).unwrap().to_vec(),
-            resource::Storage::GuestBlob { .. } => panic!("not a picture"),
+            _ => panic!("not a picture"),
         }
     }
 }

@@ -1,17 +1,19 @@
 //! `RESOURCE_CREATE_2D`, `RESOURCE_UNREF`, `RESOURCE_ATTACH_BACKING`, `RESOURCE_DETACH_BACKING`
 //! and `TRANSFER_TO_HOST_2D` (virtio 1.4, "GPU Device / Device Operation: controlq").
 
+use std::sync::Arc;
+
 use nosnoop_protocol::command::MemEntries;
 use nosnoop_protocol::format::Format;
 use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::ids::ResourceId;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
-use super::State;
 use super::backing::Backing;
+use super::host_blob::Operation;
 use super::resource::{Resource, Storage};
+use super::{Effect, State, Verdict};
 use crate::GuestMemory;
-use crate::display::Display;
 use crate::render::software::Image;
 
 impl State {
@@ -35,15 +37,30 @@ impl State {
         Ok(Reply::OkNoData)
     }
 
-    /// Scanouts that show the resource are disabled first.
+    /// A host blob that is mapped is unmapped first, and the command parked meanwhile.
+    ///
+    /// # Errors
+    /// In the verdict: `InvalidResourceId`.
+    pub(super) fn unref(&mut self, id: ResourceId, effects: &mut Vec<Effect>) -> Verdict {
+        match self.resources.get(id).map(|resource| &resource.storage) {
+            Err(error) => Verdict::Done(Err(error)),
+            Ok(Storage::HostBlob(_)) => self.operate(id, Operation::Unref, effects),
+            Ok(Storage::Image(_) | Storage::GuestBlob { .. }) => {
+                Verdict::Done(self.remove(id).map(|()| Reply::OkNoData))
+            }
+        }
+    }
+
+    /// Removes a resource that is not mapped; scanouts that show it are disabled first.
     ///
     /// # Errors
     /// `InvalidResourceId`.
-    pub(super) fn unref(&mut self, display: &Display, id: ResourceId) -> Result<Reply, GpuError> {
+    pub(super) fn remove(&mut self, id: ResourceId) -> Result<(), GpuError> {
         self.resources.get(id)?;
-        self.scanouts.forget(display, id)?;
-        self.resources.remove(id)?;
-        Ok(Reply::OkNoData)
+        let display = Arc::clone(&self.display);
+        self.scanouts.forget(&display, id)?;
+        self.contexts.forget(id);
+        self.resources.remove(id)
     }
 
     /// # Errors
@@ -58,6 +75,9 @@ impl State {
         let resource = self.resources.get(id)?;
         if resource.backing.is_some() {
             return Err(GpuError::Unspec);
+        }
+        if matches!(resource.storage, Storage::HostBlob(_)) {
+            return Err(GpuError::InvalidParameter);
         }
         let backing = Backing::new(entries, memory, self.resources.backing_room())?;
         if let Storage::GuestBlob { size } = resource.storage

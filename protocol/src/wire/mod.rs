@@ -5,11 +5,12 @@
 //! [`crate::Request::parse`]'s work. Structures with a larger array have no `Default`; all of them
 //! have `zerocopy::FromZeros::new_zeroed`.
 //!
-//! Source of every structure: virtio 1.4, chapter "GPU Device", in the section that the submodule
-//! names.
+//! Source of every structure, unless it says otherwise: virtio 1.4, chapter "GPU Device", in the
+//! section that the submodule names.
 
 mod blob;
 mod config;
+mod cross_domain;
 mod cursor;
 mod header;
 mod three_d;
@@ -20,6 +21,11 @@ pub use blob::{
     VirtioGpuRespMapInfo, VirtioGpuSetScanoutBlob,
 };
 pub use config::VirtioGpuConfig;
+pub use cross_domain::{
+    CROSS_DOMAIN_CMD_GET_IMAGE_REQUIREMENTS, CROSS_DOMAIN_CMD_INIT, CrossDomainCapabilities,
+    CrossDomainGetImageRequirements, CrossDomainHeader, CrossDomainImageRequirements,
+    CrossDomainInit, CrossDomainInitLegacy, CrossDomainInitV1,
+};
 pub use cursor::{VirtioGpuCursorPos, VirtioGpuUpdateCursor};
 pub use header::{
     VIRTIO_GPU_FLAG_FENCE, VIRTIO_GPU_FLAG_INFO_RING_IDX, VirtioGpuCtrlHdr, cmd, cmd_name, resp,

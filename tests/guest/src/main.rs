@@ -7,11 +7,14 @@
     reason = "test code: an overflow here is a bug of the test and may stop it"
 )]
 
+mod blobs;
+mod image;
 mod link;
 mod screen;
 mod setup;
 mod tasks;
 mod transfer;
+mod virtgpu;
 
 use std::error::Error;
 

@@ -82,7 +82,7 @@ pub(crate) fn wait_for_card() -> Outcome<Card> {
 pub(crate) struct Parameters {
     /// The task to run.
     pub(crate) task: Task,
-    /// Rounds of the bench task.
+    /// Rounds of the bench and blob tasks.
     pub(crate) rounds: u64,
 }
 

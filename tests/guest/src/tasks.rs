@@ -13,7 +13,7 @@ use nosnoop_guest::wire::{Driver, Event, Mode as ListedMode, Step, Task};
 use crate::link::Link;
 use crate::screen::{Canvas, Card, Screen};
 use crate::setup::{Parameters, uptime_ms};
-use crate::{Outcome, transfer};
+use crate::{Outcome, blobs, transfer};
 
 /// How many small transfers are queued per round of the bench task.
 const SMALL_TRANSFERS: u64 = 100;
@@ -40,6 +40,7 @@ pub(crate) fn run(parameters: &Parameters, card: &Card, link: &mut Link) -> Outc
         Task::Idle => session.idle(),
         Task::Demo => session.demo(),
         Task::Bench => session.bench(parameters.rounds),
+        Task::Blob => blobs::run(parameters.rounds, session.link),
     }
 }
 

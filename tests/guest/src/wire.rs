@@ -11,7 +11,7 @@ pub const PREFIX: &str = "NOSNOOP ";
 /// The kernel parameter that names the [`Task`].
 pub const TASK_PARAMETER: &str = "nosnoop.task";
 
-/// The kernel parameter that says how many rounds [`Task::Bench`] runs.
+/// The kernel parameter that says how many rounds [`Task::Bench`] and [`Task::Blob`] run.
 pub const ROUNDS_PARAMETER: &str = "nosnoop.rounds";
 
 /// The folder of the initial file system that holds the kernel modules.
@@ -32,11 +32,13 @@ pub enum Task {
     Bench,
     /// Tells what the driver says and draws nothing.
     Info,
+    /// Maps images in the host's memory and goes through every [`BlobStep`].
+    Blob,
 }
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 4] = [Self::Demo, Self::Idle, Self::Bench, Self::Info];
+    pub const ALL: [Self; 5] = [Self::Demo, Self::Idle, Self::Bench, Self::Info, Self::Blob];
 
     /// The name on the kernel command line.
     #[must_use]
@@ -46,6 +48,7 @@ impl Task {
             Self::Idle => "idle",
             Self::Bench => "bench",
             Self::Info => "info",
+            Self::Blob => "blob",
         }
     }
 
@@ -87,6 +90,56 @@ impl Step {
             Self::Idle => "idle",
         }
     }
+}
+
+/// Where the blob task waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlobStep {
+    /// One image is mapped and drawn; the host draws the next picture before the order.
+    Drawn,
+    /// Many images are mapped at once, each with its own picture.
+    Many,
+    /// Nothing is mapped.
+    Empty,
+    /// An image was made, mapped and given back many times; nothing is mapped.
+    Looped,
+    /// One image is mapped and stays so to the end of the machine.
+    Left,
+}
+
+/// What the render node says about contexts and blobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderNode {
+    /// Whether contexts can submit.
+    pub submissions: bool,
+    /// Whether there are blobs.
+    pub blobs: bool,
+    /// Whether blobs in the host's memory can be mapped.
+    pub host_visible: bool,
+    /// Whether a context can be made for a capability set.
+    pub context_init: bool,
+    /// Bit n: capability set n is there.
+    pub capsets: u32,
+    /// The capability set of cross-domain contexts in hexadecimal digits; empty without it.
+    pub cross_domain: String,
+}
+
+/// An image of 32-bit pixels in the host's memory that the guest has mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Bytes from row to row.
+    pub stride: u32,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Where it begins in the guest program's address space.
+    pub address: u64,
+    /// The number of the picture in it, see [`pattern`](crate::pattern::pattern).
+    pub seed: u32,
 }
 
 /// One display mode as the kernel lists it.
@@ -166,6 +219,22 @@ pub enum Event {
         count: u64,
         /// Nanoseconds for all of them, by the guest's clock.
         nanos: u64,
+    },
+    /// What the render node can; no order is waited for.
+    RenderNode {
+        /// What it says.
+        node: RenderNode,
+    },
+    /// A step of the blob task is reached; the guest waits for an [`Order`].
+    Images {
+        /// Which step.
+        step: BlobStep,
+        /// What is mapped.
+        images: Vec<Image>,
+        /// The kernel's list of memory types (debugfs), its lines.
+        memory_types: Vec<String>,
+        /// Milliseconds since the kernel started.
+        uptime_ms: u64,
     },
     /// The task is complete; the guest waits for an [`Order`].
     Done,

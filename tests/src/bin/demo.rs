@@ -1,28 +1,51 @@
 //! `cargo demo`: a Linux guest draws through the daemon; every pixel on QEMU's screen is compared
-//! with what the host computes.
+//! with what the host computes. `cargo demo blob`: the guest draws into memory of the host's.
 
 #![allow(clippy::print_stdout, reason = "its results go to standard output")]
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use nosnoop_tests::lab::backend::Kind;
 use nosnoop_tests::lab::demo::{self, Lab};
 use nosnoop_tests::lab::report::{Report, describe};
-use nosnoop_tests::lab::{LabError, Result, builtin, programs, say};
+use nosnoop_tests::lab::{LabError, Result, blob, builtin, programs, say};
+
+/// How often the blob demo makes, maps and gives back an image.
+const BLOB_ROUNDS: u64 = 200;
 
 /// Boots a Linux guest on nosnoop-gpu, checks every pixel it draws, leaves the pictures in
 /// target/demo.
 #[derive(Parser)]
 #[command(name = "cargo demo", bin_name = "cargo demo")]
 struct Arguments {
+    /// blob: an image in the host's memory that the guest maps and both sides draw into.
+    #[arg(value_enum, conflicts_with_all = ["no_vm", "backend"])]
+    what: Option<What>,
     /// Draws with the built-in driver instead of a guest: no QEMU, no kernel, seconds.
     #[arg(long, conflicts_with = "backend")]
     no_vm: bool,
     /// ours, qemu (its own vhost-user-gpu) or the path of a program with --socket-path.
     #[arg(long, default_value = "ours", value_parser = Kind::parse)]
     backend: Kind,
+}
+
+/// Demos beside the default one.
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// Host blobs.
+    Blob,
+}
+
+/// The blob demo; whether everything was right.
+fn run_blob(folder: &Path) -> Result<bool> {
+    let report = blob::run(&Lab::prepare()?, BLOB_ROUNDS, folder)?;
+    println!("What was seen:");
+    print!("{}", blob::describe(&report));
+    println!("picture: {}/blob.png, and blob.json", folder.display());
+    let images = report.many.iter().chain([&report.drawn, &report.left]);
+    Ok(images.into_iter().all(|image| image.comparison.is_exact()))
 }
 
 fn run(arguments: &Arguments, folder: &Path) -> Result<Report> {
@@ -69,6 +92,16 @@ fn print(report: &Report, folder: &Path) {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let folder = programs::target_folder().join("demo");
+    if arguments.what.is_some() {
+        return match run_blob(&folder) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                say(error);
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run(&arguments, &folder) {
         Ok(report) => {
             print(&report, &folder);

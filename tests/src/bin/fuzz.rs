@@ -58,9 +58,9 @@ fn report(result: Result<(u64, Tally), String>) -> ExitCode {
     match result {
         Ok((seeds, tally)) => {
             println!(
-                "{seeds} seeds, {} steps: {} OK responses, {} error responses, {} chains without \
+                "{seeds} seeds, {} steps: {} OK responses ({} host blobs mapped), {} error responses, {} chains without \
                  response, {} rings stopped",
-                tally.steps, tally.ok, tally.errors, tally.bare, tally.stopped
+                tally.steps, tally.ok, tally.mapped, tally.errors, tally.bare, tally.stopped
             );
             ExitCode::SUCCESS
         }

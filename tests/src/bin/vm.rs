@@ -36,15 +36,18 @@ struct Boot {
     /// ours, qemu (its own vhost-user-gpu) or the path of a program with --socket-path.
     #[arg(long, default_value = "ours", value_parser = Kind::parse)]
     backend: Kind,
-    /// demo, idle, bench or info.
+    /// demo, idle, bench, info or blob.
     #[arg(long, default_value = "info", value_parser = task)]
     task: Task,
     /// gpu-pci (QEMU's vhost-user-gpu-pci, with a display) or test-device (blobs, no display).
     #[arg(long, default_value = "gpu-pci", value_parser = device)]
     device: Device,
-    /// Rounds of the bench task.
+    /// Rounds of the bench and blob tasks.
     #[arg(long, default_value_t = 100)]
     rounds: u64,
+    /// Size of the shared-memory region of our daemon, such as 8G; none without it.
+    #[arg(long)]
+    shm_size: Option<String>,
     /// Prints the guest's console at the end.
     #[arg(long)]
     console: bool,
@@ -91,7 +94,11 @@ fn root() -> Result<()> {
 
 fn boot(boot: &Boot) -> Result<()> {
     let lab = Lab::prepare()?;
-    let mut backend = Backend::start(&boot.backend, &lab.root, &ONE_MACHINE)?;
+    let mut options = ONE_MACHINE.to_vec();
+    if let Some(size) = &boot.shm_size {
+        options.extend(["--shm-size", size]);
+    }
+    let mut backend = Backend::start(&boot.backend, &lab.root, &options)?;
     let setup = Setup {
         device: boot.device,
         rounds: boot.rounds,
@@ -108,7 +115,7 @@ fn boot(boot: &Boot) -> Result<()> {
             serde_json::to_string(&event).map_err(LabError::context("an event"))?
         );
         match event {
-            Event::Drawn { .. } => machine.order(Order::Continue)?,
+            Event::Drawn { .. } | Event::Images { .. } => machine.order(Order::Continue)?,
             Event::Done => break,
             _ => {}
         }

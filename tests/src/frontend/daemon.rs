@@ -258,6 +258,14 @@ impl Daemon {
             .count())
     }
 
+    /// Number of memory mappings.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the process is gone.
+    pub fn mappings(&self) -> Result<usize> {
+        Ok(self.proc("maps")?.lines().count())
+    }
+
     /// Processor time used so far, user and system.
     ///
     /// # Errors

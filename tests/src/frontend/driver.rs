@@ -228,6 +228,68 @@ impl Gpu {
         )
     }
 
+    /// RESOURCE_MAP_BLOB; returns the map info.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn map_blob(&mut self, id: u32, offset: u64) -> Result<u32> {
+        let response = self.call(&request::map_blob(id, offset), response::MAP_INFO)?;
+        Ok(response
+            .expect("RESOURCE_MAP_BLOB", resp::OK_MAP_INFO)?
+            .map_info())
+    }
+
+    /// RESOURCE_UNMAP_BLOB.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn unmap_blob(&mut self, id: u32) -> Result<()> {
+        self.command("RESOURCE_UNMAP_BLOB", &request::unmap_blob(id))
+    }
+
+    /// CTX_CREATE of a context with a capability set.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn create_context(&mut self, context: u32, capset: u32) -> Result<()> {
+        self.command(
+            "CTX_CREATE",
+            &request::ctx_create(context, capset, b"nosnoop-tests"),
+        )
+    }
+
+    /// CTX_ATTACH_RESOURCE.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn attach_resource(&mut self, context: u32, resource: u32) -> Result<()> {
+        let kind = request::cmd::CTX_ATTACH_RESOURCE;
+        self.command(
+            "CTX_ATTACH_RESOURCE",
+            &request::ctx_resource(kind, context, resource),
+        )
+    }
+
+    /// CTX_DETACH_RESOURCE.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn detach_resource(&mut self, context: u32, resource: u32) -> Result<()> {
+        let kind = request::cmd::CTX_DETACH_RESOURCE;
+        self.command(
+            "CTX_DETACH_RESOURCE",
+            &request::ctx_resource(kind, context, resource),
+        )
+    }
+
+    /// SUBMIT_3D.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn submit_3d(&mut self, context: u32, data: &[u8]) -> Result<()> {
+        self.command("SUBMIT_3D", &request::submit_3d(context, data))
+    }
+
     /// SET_SCANOUT_BLOB.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ pub enum Request {
     SetProtocolFeatures = 16,
     GetQueueNum = 17,
     SetVringEnable = 18,
+    SetBackendReqFd = 21,
     GetConfig = 24,
     SetConfig = 25,
     GpuSetSocket = 33,
@@ -31,6 +32,7 @@ pub enum Request {
     GetMaxMemSlots = 36,
     AddMemReg = 37,
     RemMemReg = 38,
+    GetShmemConfig = 44,
 }
 
 impl Request {
@@ -89,6 +91,8 @@ pub mod protocol {
     pub const RESET_DEVICE: u64 = 1 << 13;
     /// VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS.
     pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    /// VHOST_USER_PROTOCOL_F_SHMEM.
+    pub const SHMEM: u64 = 1 << 22;
 }
 
 /// The twelve bytes in front of every message, native endian.

@@ -10,6 +10,8 @@
 //! * [`request`] builds the bytes of every virtio-gpu command, [`response`] reads the answers;
 //! * [`driver`] is a small virtio-gpu driver on top: one method per command;
 //! * [`display`] is the other end of the vhost-user-gpu display socket, with a shadow picture per scanout;
+//! * [`shmem`] is the other end of the shared-memory channel: it maps what the daemon asks it to;
+//! * [`cross_domain`] is what a guest says to allocate images on the host;
 //! * [`pixels`] holds test pictures and the reference conversion of pixel formats;
 //! * [`session`] ties these together: bring-up in QEMU's or crosvm's order of messages.
 //! * [`rig`] adds the daemon: what nearly every test needs.
@@ -18,6 +20,7 @@
 //! time, from the specification, so that a mistake on one side cannot hide on the other.
 //! Every wait has a deadline, and the error says what was awaited.
 
+pub mod cross_domain;
 pub mod daemon;
 pub mod display;
 pub mod driver;
@@ -31,8 +34,10 @@ pub mod response;
 pub mod rig;
 pub mod ring;
 pub mod session;
+pub mod shmem;
 pub mod vhost_user;
 
+pub use cross_domain::{ImageContext, ImageInfo, ImageRequest};
 pub use daemon::Daemon;
 pub use display::{DisplayConfig, DisplayServer};
 pub use driver::Gpu;
@@ -44,4 +49,5 @@ pub use response::Response;
 pub use rig::Rig;
 pub use ring::SplitRing;
 pub use session::{Profile, Session, SessionOptions};
+pub use shmem::{Ack, ShmemServer};
 pub use vhost_user::VhostUser;

@@ -35,6 +35,10 @@ pub const EDID: usize = HEADER + 8 + 1024;
 pub const UUID: usize = HEADER + 16;
 /// Bytes of a capset-info response.
 pub const CAPSET_INFO: usize = HEADER + 16;
+/// Bytes of the response that carries the one capability set.
+pub const CAPSET: usize = HEADER + 16;
+/// Bytes of a map-info response.
+pub const MAP_INFO: usize = HEADER + 8;
 
 /// What came back for one command: the whole response buffer and how much the device says it wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +140,16 @@ impl Response {
     pub fn edid(&self) -> &[u8] {
         let size = u32_at(self.bytes(), HEADER) as usize;
         &self.bytes()[HEADER + 8..HEADER + 8 + size]
+    }
+
+    /// Capability set id, highest version and size of an OK_CAPSET_INFO response.
+    pub fn capset_info(&self) -> [u32; 3] {
+        [0, 4, 8].map(|at| u32_at(self.bytes(), HEADER + at))
+    }
+
+    /// The map info of an OK_MAP_INFO response (1 cached, 2 uncached, 3 write-combining).
+    pub fn map_info(&self) -> u32 {
+        u32_at(self.bytes(), HEADER)
     }
 
     /// The UUID of an OK_RESOURCE_UUID response.

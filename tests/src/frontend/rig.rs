@@ -55,8 +55,18 @@ impl Rig {
         Self::start(args, &SessionOptions::headless())
     }
 
+    /// A daemon that offers 8 GiB of shared memory, these further arguments, a session that takes
+    /// all that host blobs need, and no display.
+    ///
+    /// # Errors
+    /// Any step that failed.
+    pub fn host_blobs(args: &[&str]) -> Result<Self> {
+        let args = [&["--shm-size", "8G"], args].concat();
+        Self::start(&args, &SessionOptions::host_blobs())
+    }
+
     /// What every test ends with: the device still answers on both queues, the daemon has kept the
-    /// rules of the display socket, has not panicked, and ends with status 0 on SIGTERM.
+    /// rules of the display socket and of the shared-memory channel, has not panicked, and ends with status 0 on SIGTERM.
     ///
     /// # Errors
     /// The first of these that does not hold.
@@ -84,6 +94,7 @@ impl Rig {
         if self.has_display {
             self.session.check_display()?;
         }
+        self.session.check_shmem()?;
         let status = self.daemon.terminate()?;
         let said = self.daemon.stderr();
         if !status.success() || said.contains("panicked") {

@@ -11,6 +11,7 @@ use super::memory::{DEFAULT_LAYOUT, GuestRam};
 use super::message::{feature, protocol};
 use super::queue::CommandQueue;
 use super::ring::SplitRing;
+use super::shmem::ShmemServer;
 use super::vhost_user::VhostUser;
 
 /// Whose order of messages to follow.
@@ -39,6 +40,8 @@ pub struct SessionOptions {
     pub layout: Vec<(u64, u64)>,
     /// The display to attach, if any.
     pub display: Option<DisplayConfig>,
+    /// Whether to hand over a channel for the daemon's requests where BACKEND_REQ is accepted.
+    pub backend_channel: bool,
 }
 
 impl Default for SessionOptions {
@@ -61,6 +64,7 @@ impl Default for SessionOptions {
             queue_sizes: [256, 16],
             layout: DEFAULT_LAYOUT.to_vec(),
             display: Some(DisplayConfig::default()),
+            backend_channel: true,
         }
     }
 }
@@ -72,6 +76,23 @@ impl SessionOptions {
             display: Some(display),
             ..SessionOptions::default()
         }
+    }
+
+    /// No display, and all that host blobs need: the daemon must have been given `--shm-size`.
+    pub fn host_blobs() -> Self {
+        let mut options = SessionOptions::headless();
+        options.features |= feature::VIRGL | feature::CONTEXT_INIT | feature::BLOB_ALIGNMENT;
+        options.protocol_features |= protocol::BACKEND_REQ | protocol::SHMEM;
+        options
+    }
+
+    /// What crosvm accepts of [`Self::host_blobs`], in its order of messages.
+    pub fn crosvm_host_blobs() -> Self {
+        let mut options = SessionOptions::host_blobs();
+        options.profile = Profile::Crosvm;
+        options.features &= !(feature::INDIRECT_DESC | feature::RING_RESET);
+        options.protocol_features &= !(protocol::RESET_DEVICE | protocol::CONFIGURE_MEM_SLOTS);
+        options
     }
 
     /// The default without a display.
@@ -97,6 +118,7 @@ pub struct Session {
     /// Protocol features in use.
     pub protocol_features: u64,
     display: Option<DisplayServer>,
+    shmem: Option<ShmemServer>,
 }
 
 impl Session {
@@ -132,6 +154,11 @@ impl Session {
             protocol_features = vhost.protocol_features()? & options.protocol_features;
             vhost.set_protocol_features(protocol_features)?;
         }
+        let channel = protocol_features & protocol::BACKEND_REQ != 0 && options.backend_channel;
+        let mut shmem = None;
+        if channel && options.profile == Profile::Crosvm {
+            shmem = Some(Self::open_channel(&vhost)?);
+        }
         if protocol_features & protocol::MQ != 0 {
             let queues = vhost.queue_num()?;
             if queues < 2 {
@@ -140,6 +167,15 @@ impl Session {
         }
         if options.profile == Profile::Qemu {
             vhost.set_owner()?;
+            if channel {
+                shmem = Some(Self::open_channel(&vhost)?);
+            }
+        }
+        if protocol_features & protocol::SHMEM != 0 {
+            let regions = vhost.shmem_config()?;
+            if let (Some(server), [(_, size)]) = (&shmem, &regions[..]) {
+                server.set_size(*size);
+            }
         }
         let (display, socket) = match options.display.clone() {
             None => (None, None),
@@ -169,9 +205,20 @@ impl Session {
             features,
             protocol_features,
             display,
+            shmem,
         };
         session.activate(options.profile)?;
+        if let Some(shmem) = &session.shmem {
+            // crosvm serves none before this; QEMU does, but nothing may be asked for yet.
+            shmem.set_serving(true);
+        }
         Ok(session)
+    }
+
+    fn open_channel(vhost: &VhostUser) -> Result<ShmemServer> {
+        let (server, socket) = ShmemServer::start()?;
+        vhost.set_backend_req_fd(socket.as_fd())?;
+        Ok(server)
     }
 
     /// What a VMM does when the guest's driver says DRIVER_OK.
@@ -314,6 +361,43 @@ impl Session {
     /// The attached display; panics for a session without one.
     pub fn display(&self) -> &DisplayServer {
         self.display.as_ref().expect("a session with a display")
+    }
+
+    /// The other end of the shared-memory channel; panics for a session without one.
+    pub fn shmem(&self) -> &ShmemServer {
+        self.shmem.as_ref().expect("a session with a channel")
+    }
+
+    /// Hands over a new socket for the shared-memory channel, behind which everything is still
+    /// mapped (a second SET_BACKEND_REQ_FD).
+    ///
+    /// # Errors
+    /// Any step that failed.
+    pub fn reopen_shmem(&mut self) -> Result<()> {
+        if let Some(shmem) = &mut self.shmem {
+            let socket = shmem.reopen()?;
+            self.vhost.set_backend_req_fd(socket.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the daemon kept the rules of the shared-memory channel so far.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] with the first broken rule.
+    pub fn check_shmem(&self) -> Result<()> {
+        let violations = self.shmem.as_ref().map(ShmemServer::violations);
+        match violations.unwrap_or_default().first() {
+            None => Ok(()),
+            Some(line) => Err(Error::Protocol(format!("shared-memory channel: {line}"))),
+        }
+    }
+
+    /// Closes the front-end's end of the shared-memory channel.
+    pub fn close_shmem(&mut self) {
+        if let Some(shmem) = &mut self.shmem {
+            shmem.close();
+        }
     }
 
     /// Closes the display's end of its socket.

@@ -351,6 +351,34 @@ impl VhostUser {
         self.tell(Request::GpuSetSocket, &[], &[socket])
     }
 
+    /// SET_BACKEND_REQ_FD: hands the daemon its end of the channel for its own requests.
+    pub fn set_backend_req_fd(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        self.tell(Request::SetBackendReqFd, &[], &[socket])
+    }
+
+    /// GET_SHMEM_CONFIG: the shared-memory regions, as (shmid, bytes).
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the answer is not as long as the specification says, or counts
+    /// other regions than it lists.
+    pub fn shmem_config(&self) -> Result<Vec<(u8, u64)>> {
+        let answer = self.ask(Request::GetShmemConfig, &[])?;
+        if answer.len() != 8 + 8 * 256 {
+            let len = answer.len();
+            return Err(Error::Protocol(format!("GET_SHMEM_CONFIG: {len} bytes")));
+        }
+        let regions: Vec<_> = (0..=u8::MAX)
+            .map(|id| (id, u64_at(&answer, 8 + 8 * usize::from(id))))
+            .filter(|(_, size)| *size != 0)
+            .collect();
+        let count = u32_at(&answer, 0);
+        if count as usize != regions.len() {
+            let what = format!("GET_SHMEM_CONFIG counts {count} regions: {regions:x?}");
+            return Err(Error::Protocol(what));
+        }
+        Ok(regions)
+    }
+
     /// Waits until the daemon closes the connection.
     ///
     /// # Errors

@@ -6,6 +6,9 @@ use nosnoop_protocol::wire::cmd;
 use super::memory::{GUEST_PAGES, page_address};
 use super::random::Random;
 
+/// DRM's number for the format XR24.
+const XR24: u32 = 0x3432_5258;
+
 /// What a field of a command means.
 #[derive(Clone, Copy)]
 enum Field {
@@ -18,14 +21,18 @@ enum Field {
     Entries,
     BlobMem,
     BlobFlags,
+    BlobId,
     Size64,
     Strides,
+    ContextInit,
+    Name,
+    CrossDomain,
     Any,
 }
 
 use Field::{
-    Any, BlobFlags, BlobMem, Edge, Entries, Format, Offset64, Rect, Resource, Scanout, Size64,
-    Strides,
+    Any, BlobFlags, BlobId, BlobMem, ContextInit, CrossDomain, Edge, Entries, Format, Name,
+    Offset64, Rect, Resource, Scanout, Size64, Strides,
 };
 
 /// Fields after the header, in wire order. `Entries` stands for the count word; what it counts is
@@ -49,15 +56,22 @@ const SHAPES: &[(u32, &[Field])] = &[
     (cmd::RESOURCE_ASSIGN_UUID, &[Resource, Any]),
     (
         cmd::RESOURCE_CREATE_BLOB,
-        &[Resource, BlobMem, BlobFlags, Entries, Offset64, Size64],
+        &[Resource, BlobMem, BlobFlags, Entries, BlobId, Size64],
     ),
     (
         cmd::SET_SCANOUT_BLOB,
         &[Rect, Scanout, Resource, Edge, Edge, Format, Any, Strides],
     ),
-    (cmd::CTX_CREATE, &[Any, Any]),
-    (cmd::SUBMIT_3D, &[Any, Any]),
+    (cmd::CTX_CREATE, &[Any, ContextInit, Name]),
+    (cmd::CTX_DESTROY, &[]),
+    (cmd::CTX_ATTACH_RESOURCE, &[Resource, Any]),
+    (cmd::CTX_DETACH_RESOURCE, &[Resource, Any]),
+    (cmd::SUBMIT_3D, &[CrossDomain]),
+    (cmd::SUBMIT_3D, &[CrossDomain]),
     (cmd::RESOURCE_MAP_BLOB, &[Resource, Any, Offset64]),
+    (cmd::RESOURCE_MAP_BLOB, &[Resource, Any, Offset64]),
+    (cmd::RESOURCE_MAP_BLOB, &[Resource, Any, Offset64]),
+    (cmd::RESOURCE_UNMAP_BLOB, &[Resource, Any]),
 ];
 
 const CURSOR_SHAPES: &[(u32, &[Field])] = &[
@@ -71,11 +85,49 @@ const CURSOR_SHAPES: &[(u32, &[Field])] = &[
     ),
 ];
 
+/// What an honest driver does first to get at host blobs: a context, a ring for its answers, and the
+/// description of an image of 64 x 64.
+pub(super) fn opening() -> Vec<Vec<u8>> {
+    let command = |code: u32, words: &[u32]| {
+        let mut bytes = vec![0; 24];
+        bytes[..4].copy_from_slice(&code.to_le_bytes());
+        bytes[16] = 1;
+        bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        bytes
+    };
+    let [low, high] = [page_address(0) as u32, (page_address(0) >> 32) as u32];
+    let init = [1 | 20 << 16, 0, 1, 1, 0];
+    let describe = [2 | 24 << 16, 0, 64, 64, XR24, 0];
+    vec![
+        command(cmd::CTX_CREATE, &[&[0, 5][..], &[0; 16]].concat()),
+        command(
+            cmd::RESOURCE_CREATE_BLOB,
+            &[1, 1, 1, 1, 0, 0, 4096, 0, low, high, 4096, 0],
+        ),
+        command(cmd::CTX_ATTACH_RESOURCE, &[1, 0]),
+        command(cmd::SUBMIT_3D, &[&[20, 0], &init[..]].concat()),
+        command(cmd::SUBMIT_3D, &[&[24, 0], &describe[..]].concat()),
+    ]
+}
+
+/// A host blob of the image that [`opening`] described.
+fn host_blob(random: &mut Random) -> Vec<u8> {
+    let mut bytes = vec![0; 24];
+    bytes[..4].copy_from_slice(&cmd::RESOURCE_CREATE_BLOB.to_le_bytes());
+    bytes[16] = 1;
+    let words = [2 + random.below(5) as u32, 2, 1, 0, 1, 0, 16_384, 0];
+    bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    bytes
+}
+
 /// One request for the control queue, or for the cursor queue.
 pub(super) fn request(random: &mut Random, cursor: bool) -> Vec<u8> {
     if random.once_in(20) {
         let len = random.below(200);
         return (0..len).map(|_| random.bits() as u8).collect();
+    }
+    if !cursor && random.once_in(25) {
+        return host_blob(random);
     }
     // Now and then a command of the other queue.
     let shapes = if cursor ^ random.once_in(50) {
@@ -147,11 +199,23 @@ fn push(random: &mut Random, field: Field, bytes: &mut Vec<u8>, entries: &mut u3
         Scanout => random.below(4) as u32,
         Format => random.pick(&[1, 2, 3, 4, 67, 68, 121, 134]),
         Edge => random.pick(&[1, 16, 64, 64, 64, 65, 200, 640]),
-        BlobMem => random.pick(&[1, 1, 1, 1, 2, 3]),
+        BlobMem => random.pick(&[1, 1, 1, 2, 2, 3]),
         BlobFlags => random.below(8) as u32,
+        Name => {
+            bytes.extend([0; 64]);
+            return;
+        }
+        ContextInit => random.pick(&[5, 5, 5, 5, 0, 6]),
+        CrossDomain => {
+            let commands = cross_domain(random);
+            bytes.extend((commands.len() as u32).to_le_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(commands);
+            return;
+        }
         Any => random.below(70) as u32,
         Entries => {
-            *entries = random.pick(&[0, 1, 3, 5, 40, 200]);
+            *entries = random.pick(&[0, 0, 1, 3, 5, 40, 200]);
             // Sometimes the count does not match what follows.
             if random.once_in(20) {
                 random.edgy32()
@@ -186,6 +250,10 @@ fn push(random: &mut Random, field: Field, bytes: &mut Vec<u8>, entries: &mut u3
             bytes.extend((if strange { random.edgy64() } else { offset }).to_le_bytes());
             return;
         }
+        BlobId => {
+            bytes.extend(random.below(4).to_le_bytes());
+            return;
+        }
         Size64 => {
             let size = random.pick(&[0, 1, 4096, 16_384, 20_480, 163_840]);
             bytes.extend((if strange { random.edgy64() } else { size }).to_le_bytes());
@@ -200,6 +268,28 @@ fn push(random: &mut Random, field: Field, bytes: &mut Vec<u8>, entries: &mut u3
         }
     };
     bytes.extend(word.to_le_bytes());
+}
+
+/// What a cross-domain context is sent: to begin, or to describe an image.
+fn cross_domain(random: &mut Random) -> Vec<u8> {
+    let (command, words) = if random.once_in(3) {
+        (1, vec![random.below(7) as u32, random.below(7) as u32, 0])
+    } else {
+        // XR24 in sizes of which one is the size of a blob that is asked for.
+        let edge = random.pick(&[32, 64, 64, 64]);
+        (2, vec![edge, 64, XR24, 0])
+    };
+    let size = 8 + 4 * words.len() as u16;
+    let size = if random.once_in(20) {
+        random.bits() as u16
+    } else {
+        size
+    };
+    let mut bytes = vec![command, 0];
+    bytes.extend(size.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    bytes
 }
 
 fn page(random: &mut Random) -> u64 {

@@ -10,12 +10,13 @@ mod memory;
 mod random;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use nosnoop_gpu::SharedGuestMemory;
 use nosnoop_gpu::daemon::worker::{QueueKind, Worker};
-use nosnoop_gpu::device::Device;
+use nosnoop_gpu::device::mapper::{Done, MapError, MapRequest, Mapper};
 use nosnoop_gpu::device::quota::Limits;
+use nosnoop_gpu::device::{Device, SharedMemory};
 use nosnoop_gpu::display::{Display, OutputConfig};
 use nosnoop_protocol::geometry::Size;
 
@@ -38,6 +39,8 @@ pub struct Tally {
     pub steps: u64,
     /// Responses of the `RESP_OK` kind.
     pub ok: u64,
+    /// Host blobs mapped, among these.
+    pub mapped: u64,
     /// Responses of the `RESP_ERR` kind.
     pub errors: u64,
     /// Chains returned without a response.
@@ -51,6 +54,7 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.steps += other.steps;
         self.ok += other.ok;
+        self.mapped += other.mapped;
         self.errors += other.errors;
         self.bare += other.bare;
         self.stopped += other.stopped;
@@ -74,6 +78,44 @@ pub fn run_seed(seed: u64) -> Result<Tally, String> {
     Ok(guest.tally)
 }
 
+/// Bytes of the shared-memory region: few, so that ranges collide.
+const REGION: u64 = 1 << 20;
+
+/// A front-end that answers requests to map at once, and not always well.
+struct MoodyMapper {
+    random: Mutex<Random>,
+}
+
+impl MoodyMapper {
+    fn answer(&self, done: Done) {
+        let result = match self.random.lock().expect("no panic holds it").below(20) {
+            0 => Err(MapError::Unavailable),
+            1 => Err(MapError::Refused(1)),
+            2 => Err(MapError::Lost),
+            _ => Ok(()),
+        };
+        done(result);
+    }
+}
+
+impl Mapper for MoodyMapper {
+    fn usable(&self) -> bool {
+        true
+    }
+
+    fn map(&self, request: MapRequest, done: Done) {
+        assert!(request.len > 0 && request.len.is_multiple_of(4096));
+        assert!(request.shm_offset.is_multiple_of(4096));
+        assert!(request.shm_offset + request.len <= REGION, "{request:?}");
+        self.answer(done);
+    }
+
+    fn unmap(&self, shm_offset: u64, len: u64, done: Done) {
+        assert!(shm_offset + len <= REGION);
+        self.answer(done);
+    }
+}
+
 struct Queue {
     kind: QueueKind,
     driver: Driver,
@@ -83,7 +125,7 @@ struct Queue {
 struct Guest {
     random: Random,
     memory: SharedGuestMemory,
-    device: Device,
+    device: Arc<Device>,
     queues: [Queue; 2],
     tally: Tally,
 }
@@ -111,14 +153,30 @@ impl Guest {
             queue(QueueKind::Control, 0),
             queue(QueueKind::Cursor, 0x4_0000),
         ];
-        let device = Device::new(LIMITS, display);
-        Self {
+        // Every other guest has shared memory.
+        let shared = random.once_in(2).then(|| SharedMemory {
+            size: REGION,
+            mapper: Arc::new(MoodyMapper {
+                random: Mutex::new(Random::new(random.bits())),
+            }),
+        });
+        let device = Device::new(LIMITS, display, shared);
+        let mut guest = Self {
             random,
             memory,
             device,
             queues,
             tally: Tally::default(),
+        };
+        for request in commands::opening() {
+            let queue = &mut guest.queues[0];
+            queue.driver.submit(&mut guest.random, &request);
+            queue
+                .worker
+                .drain(&queue.driver.ring, &guest.device, &guest.memory);
+            queue.driver.used();
         }
+        guest
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -186,7 +244,10 @@ impl Guest {
             ));
         }
         match answer.response {
-            Some(0x1100..=0x1106) => self.tally.ok += 1,
+            Some(ok @ 0x1100..=0x1106) => {
+                self.tally.ok += 1;
+                self.tally.mapped += u64::from(ok == 0x1106);
+            }
             Some(0x1200..=0x1205) => self.tally.errors += 1,
             None if answer.written == 0 => self.tally.bare += 1,
             _ => {

@@ -1,6 +1,8 @@
 //! The process behind the virtual GPU: our daemon, QEMU's own, or any other.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
@@ -16,6 +18,9 @@ use crate::frontend::Daemon;
 
 /// How long a screenshot may take.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(20);
+
+/// The name of the memory of host blobs in `/proc`.
+pub(super) const BLOB_FILE: &str = "/memfd:nosnoop-blob";
 
 /// Which backend to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +164,45 @@ impl Backend {
             }
         }
         Ok(usage)
+    }
+
+    /// How many file descriptors are open.
+    ///
+    /// # Errors
+    /// When the process has gone.
+    pub fn descriptors(&self) -> Result<usize> {
+        let folder = format!("/proc/{}/fd", self.daemon.pid());
+        let entries = fs::read_dir(&folder).map_err(LabError::context(folder))?;
+        Ok(entries.count())
+    }
+
+    /// The memory of every host blob of our daemon, opened anew for reading and writing.
+    ///
+    /// # Errors
+    /// When the process has gone or its memory cannot be opened.
+    pub fn blob_files(&self) -> Result<Vec<File>> {
+        let folder = format!("/proc/{}/fd", self.daemon.pid());
+        let entries = fs::read_dir(&folder).map_err(LabError::context(folder))?;
+        // By inode: a file with several descriptors counts once.
+        let mut files = BTreeMap::new();
+        for path in entries.flatten().map(|entry| entry.path()) {
+            // A descriptor that is closed meanwhile is no blob any more.
+            let Ok(target) = fs::read_link(&path) else {
+                continue;
+            };
+            if !target.to_string_lossy().starts_with(BLOB_FILE) {
+                continue;
+            }
+            let opened = File::options().read(true).write(true).open(&path);
+            match opened.and_then(|file| Ok((file.metadata()?.ino(), file))) {
+                Ok((inode, file)) => {
+                    files.insert(inode, file);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(LabError::context(path.display())(error)),
+            }
+        }
+        Ok(files.into_values().collect())
     }
 
     /// Asks our daemon for a picture of scanout `scanout` by SIGUSR1.

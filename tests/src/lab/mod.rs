@@ -5,7 +5,7 @@
 //! that the lab fills from the machine's Debian archive without root rights.
 //! [`initramfs`] packs our static guest program and the kernel modules, [`Backend`](backend::Backend)
 //! is the process under test, [`Machine`](qemu::Machine) is one running QEMU. [`demo`] and
-//! [`measure`] are the runs built from them, [`builtin`] is the demo where no VM can be had.
+//! [`measure`] and [`blob`] are the runs built from them, [`builtin`] is the demo where no VM can be had.
 //!
 //! Every wait has a deadline, and every error says what was awaited.
 
@@ -15,6 +15,7 @@ use std::time::Instant;
 
 mod apt;
 pub mod backend;
+pub mod blob;
 pub mod builtin;
 pub mod demo;
 pub mod initramfs;
@@ -22,6 +23,7 @@ pub mod lines;
 pub mod measure;
 mod modules;
 mod native;
+pub mod pages;
 pub mod picture;
 pub mod process;
 pub mod programs;

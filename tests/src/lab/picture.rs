@@ -91,6 +91,16 @@ impl Picture {
         Self { size, pixels }
     }
 
+    /// Picture number `seed` of the blob task.
+    #[must_use]
+    pub fn numbered(size: Size, seed: u32) -> Self {
+        let rows = 0..size.height;
+        let pixels = rows
+            .flat_map(|y| (0..size.width).map(move |x| pattern::pattern(x, y, size, seed)))
+            .collect();
+        Self { size, pixels }
+    }
+
     /// A picture from rows of little-endian x8r8g8b8 pixels without gaps.
     #[must_use]
     pub fn from_xrgb(size: Size, bytes: &[u8]) -> Self {

@@ -15,8 +15,9 @@ use nosnoop_guest::wire::{Event, Order, ROUNDS_PARAMETER, TASK_PARAMETER, Task};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::backend::Backend;
+use super::backend::{BLOB_FILE, Backend};
 use super::lines::{Lines, Next};
+use super::pages::Page;
 use super::picture::Picture;
 use super::process::{POLL, Reaped};
 use super::qmp::Qmp;
@@ -122,7 +123,7 @@ pub struct Setup {
     pub device: Device,
     /// What the guest does.
     pub task: Task,
-    /// Rounds of the bench task.
+    /// Rounds of the bench and blob tasks.
     pub rounds: u64,
     /// Whether a reboot of the guest starts it again; else it ends QEMU.
     pub may_reboot: bool,
@@ -293,6 +294,30 @@ impl<'a> Machine<'a> {
         let path = self.folder.path().join("screen.png");
         self.monitor("screendump", &json!({ "filename": path, "format": "png" }))?;
         Picture::load(&path)
+    }
+
+    /// What the processor's page tables map now: those of the program that ran last, and the
+    /// kernel's.
+    ///
+    /// # Errors
+    /// When QEMU refuses or does not answer in time.
+    pub fn pages(&mut self) -> Result<Vec<Page>> {
+        let text = self.monitor(
+            "human-monitor-command",
+            &json!({ "command-line": "info tlb" }),
+        )?;
+        let text = text.as_str().unwrap_or_default();
+        Ok(text.lines().filter_map(Page::parse).collect())
+    }
+
+    /// How many mappings of host blobs QEMU has.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn blob_mappings(&self) -> Result<usize> {
+        let path = format!("/proc/{}/maps", self.process.id());
+        let maps = fs::read_to_string(&path).map_err(LabError::context(path))?;
+        Ok(maps.lines().filter(|line| line.contains(BLOB_FILE)).count())
     }
 
     /// Switches the guest off and waits until QEMU has ended.

@@ -1,0 +1,162 @@
+//! The cross-domain context (capability set 5) without a channel: it gives out images.
+//!
+//! A guest's graphics allocator asks what an image of some size and format needs, and makes blobs
+//! of that description by its `blob_id`, as often as it likes.
+
+use nosnoop_protocol::command::BlobFlags;
+use nosnoop_protocol::cross_domain::{CrossDomainCommand, ImageRequest, ImageRequirements};
+use nosnoop_protocol::ids::{BlobId, ContextId, ResourceId};
+use nosnoop_protocol::memtype::MapCache;
+use nosnoop_protocol::reply::{GpuError, Reply};
+
+use super::State;
+use super::host_blob::HostBlob;
+use super::quota::MAX_IMAGES;
+use super::resource::{Resource, Storage};
+use crate::GuestMemory;
+use crate::memory::{image, memfd};
+
+/// Channel type 0: none. Others (Wayland and such) are not served here.
+const NO_CHANNEL: u32 = 0;
+
+/// A context's state.
+#[derive(Debug, Default)]
+pub(super) struct CrossDomain {
+    /// Where answers are written, once `CROSS_DOMAIN_CMD_INIT` has said.
+    query_ring: Option<ResourceId>,
+    /// Descriptions given out so far; the `blob_id` is the index plus one.
+    images: Vec<(ImageRequest, u64)>,
+}
+
+impl CrossDomain {
+    /// The size of the image that was given this id.
+    fn image_size(&self, id: BlobId) -> Option<u64> {
+        let index = usize::try_from(id.0.checked_sub(1)?).ok()?;
+        self.images.get(index).map(|(_, size)| *size)
+    }
+
+    /// # Errors
+    /// `OutOfMemory` when too many different ones have been asked for.
+    fn image_id(&mut self, request: ImageRequest, size: u64) -> Result<u32, GpuError> {
+        let known = self.images.iter().position(|(other, _)| *other == request);
+        let index = match known {
+            Some(index) => index,
+            None if self.images.len() >= MAX_IMAGES => return Err(GpuError::OutOfMemory),
+            None => {
+                self.images.push((request, size));
+                self.images.len().saturating_sub(1)
+            }
+        };
+        u32::try_from(index.saturating_add(1)).map_err(|_| GpuError::OutOfMemory)
+    }
+}
+
+impl State {
+    /// # Errors
+    /// `InvalidParameter` for what is out of order or cannot be, `InvalidResourceId` for a ring
+    /// that the context does not have, `Unspec` for one that cannot be written, `OutOfMemory`.
+    pub(super) fn cross_domain(
+        &mut self,
+        id: ContextId,
+        command: CrossDomainCommand,
+        memory: &GuestMemory,
+    ) -> Result<(), GpuError> {
+        match command {
+            CrossDomainCommand::Init {
+                query_ring,
+                channel_ring: _,
+                channel_type,
+            } => {
+                let context = self.contexts.get_mut(id)?;
+                if channel_type != NO_CHANNEL || context.cross_domain.query_ring.is_some() {
+                    return Err(GpuError::InvalidParameter);
+                }
+                if !context.has(query_ring) {
+                    return Err(GpuError::InvalidResourceId);
+                }
+                self.check_ring(query_ring)?;
+                self.contexts.get_mut(id)?.cross_domain.query_ring = Some(query_ring);
+                Ok(())
+            }
+            CrossDomainCommand::GetImageRequirements(request) => {
+                let context = self.contexts.get_mut(id)?;
+                let ring = context
+                    .cross_domain
+                    .query_ring
+                    .ok_or(GpuError::InvalidParameter)?;
+                if !context.has(ring) {
+                    return Err(GpuError::InvalidResourceId);
+                }
+                self.check_ring(ring)?;
+                let layout = image::layout(&request)?;
+                let context = self.contexts.get_mut(id)?;
+                let blob_id = context.cross_domain.image_id(request, layout.size)?;
+                let answer = ImageRequirements {
+                    strides: layout.strides,
+                    offsets: layout.offsets,
+                    modifier: layout.modifier,
+                    size: layout.size,
+                    blob_id,
+                    map_info: MapCache::Cached,
+                    memory_index: -1,
+                    physical_device_index: -1,
+                };
+                let backing = self
+                    .resources
+                    .get(ring)?
+                    .backing
+                    .as_ref()
+                    .ok_or(GpuError::Unspec)?;
+                backing.write(memory, 0, &answer.to_bytes())
+            }
+        }
+    }
+
+    /// A ring is a blob in guest memory with room for an answer.
+    fn check_ring(&self, id: ResourceId) -> Result<(), GpuError> {
+        let resource = self.resources.get(id)?;
+        match (&resource.storage, &resource.backing) {
+            (Storage::GuestBlob { size }, Some(_)) if *size >= ImageRequirements::BYTES => Ok(()),
+            _ => Err(GpuError::InvalidParameter),
+        }
+    }
+
+    /// Makes a blob in host memory of a description that the context has given out.
+    ///
+    /// # Errors
+    /// `InvalidResourceId` (id taken); `InvalidContextId`; `InvalidParameter` for an id that was not given out, or another size;
+    /// `Unspec` if nothing can be mapped for the guest; `OutOfMemory`.
+    pub(super) fn create_host_blob(
+        &mut self,
+        id: ResourceId,
+        context: Option<ContextId>,
+        blob: BlobId,
+        flags: BlobFlags,
+        size: u64,
+    ) -> Result<Reply, GpuError> {
+        self.resources.check_new(id, &self.limits)?;
+        let mapper = self.mapper.as_ref().ok_or(GpuError::InvalidParameter)?;
+        let can_map = mapper.usable();
+        let context = context.ok_or(GpuError::InvalidContextId)?;
+        let described = self
+            .contexts
+            .get_mut(context)?
+            .cross_domain
+            .image_size(blob);
+        if described != Some(size) {
+            return Err(GpuError::InvalidParameter);
+        }
+        if !can_map {
+            return Err(GpuError::Unspec);
+        }
+        self.check_hostmem(size, 0)?;
+        let memory = memfd::allocate(size).map_err(|error| {
+            log::warn!("no host memory for a blob of {size} bytes: {error}");
+            GpuError::OutOfMemory
+        })?;
+        let mappable = flags.contains(BlobFlags::MAPPABLE);
+        let storage = Storage::HostBlob(HostBlob::new(memory, mappable, context));
+        self.resources.insert(id, Resource::new(storage, None));
+        Ok(Reply::OkNoData)
+    }
+}
