@@ -231,22 +231,16 @@ fn assert_blobs_right(report: &BlobReport) {
 }
 
 #[test]
-fn linux_maps_host_blobs_and_reboots_with_one_mapped() {
+fn linux_maps_host_blobs_and_leaves_nothing_behind() {
     let Some((lab, _turn)) = lab() else { return };
     let mut backend = Backend::start(&Kind::Ours, &lab.root, &blob::OPTIONS).unwrap();
     let setup = Setup {
         device: Device::Test,
         rounds: BLOB_ROUNDS,
-        may_reboot: true,
         ..Setup::new(Task::Blob)
     };
     let mut machine = lab.boot(&mut backend, &setup).unwrap();
-    let first = blob::check(&mut machine, None).unwrap();
-    assert_blobs_right(&first);
-    machine.order(Order::Reboot).unwrap();
-    let second = blob::check(&mut machine, None).unwrap();
-    assert_blobs_right(&second);
-    assert_eq!(second.before.descriptors, first.before.descriptors);
+    assert_blobs_right(&blob::check(&mut machine, None).unwrap());
     // QEMU ends with an image mapped: nothing of it stays in the daemon.
     assert!(machine.power_off().unwrap().success());
     blob::wait_for_none(&backend).unwrap();
