@@ -24,6 +24,9 @@ use super::qmp::Qmp;
 use super::root::Root;
 use super::{LabError, Result};
 
+/// How long a QEMU that has closed its consoles may take to end.
+const CLOSED_LIMIT: Duration = Duration::from_secs(5);
+
 /// The environment variable that chooses `kvm` or `tcg`.
 pub const ACCELERATOR_VARIABLE: &str = "NOSNOOP_LAB_ACCEL";
 
@@ -254,7 +257,10 @@ impl<'a> Machine<'a> {
                 },
                 Next::Nothing => {}
                 Next::Closed => {
-                    let text = format!("QEMU ended while the lab waited for {what}");
+                    let status = self.process.wait(CLOSED_LIMIT);
+                    let status =
+                        status.map_or_else(|_| "still there".to_owned(), |s| s.to_string());
+                    let text = format!("QEMU ended ({status}) while the lab waited for {what}");
                     return Err(self.complaint(&text));
                 }
             }
