@@ -135,10 +135,7 @@ impl Worker {
                     let deliver = Box::new(move || later(result));
                     return self.timelines.deliver(Some(place), deliver);
                 }
-                encode(&header, &result, &mut self.buffers.response);
-                if self.buffers.response.len() > room {
-                    encode(&header, &Err(GpuError::Unspec), &mut self.buffers.response);
-                }
+                encode_fitting(&header, &result, room, &mut self.buffers.response);
                 let written = if room < MIN_RESPONSE {
                     0
                 } else {
@@ -170,10 +167,7 @@ impl Worker {
         let shared = shared.clone();
         move |result| {
             let mut response = Vec::new();
-            encode(&header, &result, &mut response);
-            if response.len() > place.room() {
-                encode(&header, &Err(GpuError::Unspec), &mut response);
-            }
+            encode_fitting(&header, &result, place.room(), &mut response);
             let written = place.write(&response, &shared.memory());
             held.complete(written);
         }
@@ -183,5 +177,18 @@ impl Worker {
         if std::mem::take(&mut self.unsignalled) {
             ring.notify();
         }
+    }
+}
+
+/// The response to a request, or an error in its place where the guest leaves too little `room`.
+fn encode_fitting(
+    header: &Header,
+    result: &Result<Reply, GpuError>,
+    room: usize,
+    response: &mut Vec<u8>,
+) {
+    encode(header, result, response);
+    if response.len() > room {
+        encode(header, &Err(GpuError::Unspec), response);
     }
 }

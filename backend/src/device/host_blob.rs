@@ -310,7 +310,7 @@ impl State {
         let owner = slot.owner;
         match (&result, owner) {
             (Ok(()), _) => self.window.remove(slot_id),
-            // After a reset that front-end may have done it by itself.
+            // After a reset the front-end may have done it by itself.
             (Err(MapError::Refused(_)), Owner::Stale) => self.window.remove(slot_id),
             (Err(error), _) => {
                 log::warn!("a range of the shared memory stays out of use: {error}");
