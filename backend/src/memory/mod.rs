@@ -2,10 +2,12 @@
 //! ([`alloc`], [`kind`]), where it comes from ([`memfd`]), and what is known of the host ([`fact`]).
 
 pub mod alloc;
+pub mod effective;
 pub mod fact;
 pub mod image;
 pub mod kind;
 pub mod memfd;
+pub mod plan;
 
 /// What host memory is a multiple of, in bytes: a page of every guest and of the shared-memory
 /// region.
