@@ -1,5 +1,6 @@
 //! Memory that the host makes for guests: how images lie in it ([`image`]), what it is
-//! ([`alloc`], [`kind`]), where it comes from ([`memfd`]), and what is known of the host ([`fact`]).
+//! ([`alloc`], [`kind`]), where it comes from ([`memfd`]), what is known of the host ([`fact`]), and
+//! how guests may map it ([`plan`], tested against [`effective`]).
 
 pub mod alloc;
 pub mod effective;
