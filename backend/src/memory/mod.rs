@@ -1,11 +1,10 @@
 //! Memory that the host makes for guests: how images lie in it ([`image`]), what it is
-//! ([`alloc`], [`kind`]), where it comes from ([`memfd`]), and what is known of the host ([`fact`]).
+//! and where it comes from ([`alloc`], [`kind`]), and what is known of the host ([`fact`]).
 
 pub mod alloc;
 pub mod fact;
 pub mod image;
 pub mod kind;
-pub mod memfd;
 
 /// What host memory is a multiple of, in bytes: a page of every guest and of the shared-memory
 /// region.
