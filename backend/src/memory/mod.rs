@@ -1,13 +1,12 @@
-//! Memory that the host makes for guests: how images lie in it ([`image`]), what it is
-//! ([`alloc`], [`kind`]), where it comes from ([`memfd`]), what is known of the host ([`fact`]), and
-//! how guests may map it ([`plan`], tested against [`effective`]).
+//! Memory that the host makes for guests: how images lie in it ([`image`]), what it is and where it
+//! comes from ([`alloc`], [`kind`]), what is known of the host ([`fact`]), and how guests may map it
+//! ([`plan`], tested against [`effective`]).
 
 pub mod alloc;
 pub mod effective;
 pub mod fact;
 pub mod image;
 pub mod kind;
-pub mod memfd;
 pub mod plan;
 
 /// What host memory is a multiple of, in bytes: a page of every guest and of the shared-memory

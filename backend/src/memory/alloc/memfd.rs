@@ -1,13 +1,23 @@
 //! Memory of the host's page cache: what there is on every Linux host, without any GPU.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use nosnoop_protocol::MapCache;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use super::PAGE_SIZE;
-use super::alloc::HostMemory;
+use super::HostMemory;
+use crate::memory::PAGE_SIZE;
+use crate::memory::kind::{PageKinds, Snooping, Traits};
+
+/// What it is: page cache pages, which every process maps cached and no device is given.
+pub(super) const TRAITS: Traits = Traits {
+    host: Some(MapCache::Cached),
+    kinds: PageKinds::Ram,
+    snooping: Snooping::NoDevice,
+    verified: true,
+};
 
 /// Allocates `len` bytes of zeros in a file of their own, which guests map cached. Pages are taken
 /// from the host when they are first touched.
@@ -19,6 +29,11 @@ use super::alloc::HostMemory;
 /// `InvalidInput` when `len` is 0, not a multiple of [`PAGE_SIZE`], or more than a file can have;
 /// else what the kernel says (no memory, no descriptors).
 pub fn allocate(len: u64) -> io::Result<HostMemory> {
+    HostMemory::new(sealed_file(len)?, 0, len, TRAITS)
+}
+
+/// The file of [`allocate`].
+pub(super) fn sealed_file(len: u64) -> io::Result<OwnedFd> {
     if len == 0 || !len.is_multiple_of(PAGE_SIZE) || i64::try_from(len).is_err() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -31,7 +46,7 @@ pub fn allocate(len: u64) -> io::Result<HostMemory> {
     rustix::fs::ftruncate(&file, len)?;
     // Not WRITE: the guest and the front-end write to it.
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    HostMemory::new(file, 0, len, MapCache::Cached)
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -49,6 +64,7 @@ mod tests {
         let memory = allocate(3 * PAGE_SIZE).unwrap();
         assert_eq!(memory.len(), 3 * 4096);
         assert_eq!(memory.offset(), 0);
+        assert_eq!(memory.traits(), TRAITS);
         assert_eq!(memory.cache(), MapCache::Cached);
         let mut bytes = vec![9; 3 * 4096];
         memory.read(0, &mut bytes).unwrap();
