@@ -1,10 +1,10 @@
 //! Memory that the host makes for guests: how images lie in it ([`image`]), what it is and where it
-//! comes from ([`alloc`], [`kind`]), what is known of the host ([`fact`]), and how guests may map it
-//! ([`plan`], tested against [`effective`]).
+//! comes from ([`alloc`], [`kind`]), what is known of the host ([`facts`]), and how guests may map it ([`plan`], tested against [`effective`]).
 
 pub mod alloc;
 pub mod effective;
 pub mod fact;
+pub mod facts;
 pub mod image;
 pub mod kind;
 pub mod plan;

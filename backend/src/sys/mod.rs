@@ -1,7 +1,8 @@
 //! The only unsafe code of this crate: taking over file descriptors that arrive as plain numbers,
-//! and commands to device nodes.
+//! and commands to device nodes and KVM.
 
 pub(crate) mod fd;
 pub(crate) mod ioctl;
+pub(crate) mod kvm;
 pub(crate) mod request;
 pub(crate) mod uapi;
