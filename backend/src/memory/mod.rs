@@ -1,5 +1,6 @@
 //! Memory that the host makes for guests: how images lie in it ([`image`]), what it is and where it
-//! comes from ([`alloc`], [`kind`]), what is known of the host ([`facts`]), and how guests may map it ([`plan`], tested against [`effective`]).
+//! comes from ([`alloc`], [`kind`]), what is known of the host ([`facts`]) and of its allocators
+//! ([`offer`]), and how guests may map it ([`plan`], tested against [`effective`]).
 
 pub mod alloc;
 pub mod effective;
@@ -7,6 +8,7 @@ pub mod fact;
 pub mod facts;
 pub mod image;
 pub mod kind;
+pub mod offer;
 pub mod plan;
 
 /// What host memory is a multiple of, in bytes: a page of every guest and of the shared-memory
