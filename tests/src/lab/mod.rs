@@ -18,6 +18,7 @@ pub mod backend;
 pub mod blob;
 pub mod builtin;
 pub mod demo;
+pub mod headers;
 pub mod initramfs;
 pub mod lines;
 pub mod measure;
