@@ -287,6 +287,9 @@ impl VhostUserBackend for Session {
         if queue_index == QueueKind::Control as u32 {
             // The front-end may be waiting for this answer before it serves any other request, so
             // parked commands cannot be waited for.
+            if let Some(channel) = &self.channel {
+                channel.pause();
+            }
             self.device.abandon_parked();
         }
         let any_started = self
@@ -320,6 +323,9 @@ impl VhostUserBackend for Session {
         }
         if *kind == QueueKind::Control {
             self.reset_if_restarted(ring);
+            if let Some(channel) = self.channel.as_ref().filter(|_| ring.started()) {
+                channel.resume();
+            }
         }
         worker.drain(ring, &self.device, &self.memory);
         Ok(())
