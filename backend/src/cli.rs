@@ -25,6 +25,10 @@ const REFRESH_RANGE: RangeInclusive<u32> = 1..=500;
 /// The page size that a guest's region is made of (`blob_alignment`).
 const SHM_ALIGNMENT: u64 = 4096;
 
+/// The region unless told otherwise: firmware and operating systems place one of this size above
+/// 4 GiB, where no range register of x86 changes a mapping's memory type.
+const DEFAULT_SHM_SIZE: u64 = 8 << 30;
+
 /// The largest region: more than guests with small physical addresses could place.
 const MAX_SHM_SIZE: u64 = 1 << 40;
 
@@ -68,15 +72,20 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RESOURCES)]
     max_resources: usize,
 
-    /// Offer host blobs, with a region of this size for the guest to map them into: bytes, or
-    /// with K, M or G; a multiple of 4K; 0 offers none
-    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_shm_size)]
-    shm_size: u64,
+    /// Size of the region that a guest maps host blobs into: bytes, or with K, M or G; a
+    /// multiple of 4K; 0 for no host blobs and no contexts (default: 8G; with --fd 0)
+    #[arg(long, value_name = "SIZE", value_parser = parse_shm_size)]
+    shm_size: Option<u64>,
 
     /// Seconds that a front-end may take to map or unmap a host blob
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(SHM_DEADLINES))]
     shm_deadline: u64,
+
+    /// Have front-ends share guest memory as one table of at most 8 regions, mapped blobs
+    /// included: then QEMU 11.1 survives the hard reset of a guest with blobs mapped
+    #[arg(long)]
+    no_mem_slots: bool,
 
     /// Exit when the first front-end disconnects
     #[arg(long)]
@@ -149,6 +158,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
             outputs.len()
         )));
     }
+    // Who hands a socket over is libvirt, and pairs it with QEMU's vhost-user-gpu. That one has no
+    // shared memory and passes VIRGL on without CONTEXT_INIT: Mesa would take it for 3D.
+    let default_shm_size = match endpoint {
+        Endpoint::Path(_) => DEFAULT_SHM_SIZE,
+        Endpoint::Fd(_) => 0,
+    };
     let options = Options {
         endpoint,
         once: parsed.once,
@@ -157,7 +172,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
             hostmem: parsed.max_hostmem.unwrap_or(DEFAULT_HOSTMEM),
             resources: parsed.max_resources,
         },
-        shm_size: parsed.shm_size,
+        shm_size: parsed.shm_size.unwrap_or(default_shm_size),
+        mem_slots: !parsed.no_mem_slots,
         shm_deadline: Duration::from_secs(parsed.shm_deadline),
         screenshot_dir: parsed.screenshot_dir,
     };
@@ -247,7 +263,8 @@ mod tests {
         assert_eq!(options.outputs.len(), 1);
         assert_eq!(options.limits.hostmem, 512 << 20);
         assert!(!options.once);
-        assert_eq!(options.shm_size, 0);
+        assert_eq!(options.shm_size, 8 << 30);
+        assert!(options.mem_slots);
         assert_eq!(options.shm_deadline, Duration::from_secs(5));
     }
 
@@ -275,9 +292,12 @@ mod tests {
 
     #[test]
     fn a_region_for_host_blobs_has_size_and_deadline() {
-        let options = options(&["--fd=5", "--shm-size=8G", "--shm-deadline=30"]);
-        assert_eq!(options.shm_size, 8 << 30);
-        assert_eq!(options.shm_deadline, Duration::from_secs(30));
+        let given = options(&["--fd=5", "--shm-size=8G", "--shm-deadline=30"]);
+        assert_eq!(given.shm_size, 8 << 30);
+        assert_eq!(given.shm_deadline, Duration::from_secs(30));
+        assert_eq!(options(&["--fd=5"]).shm_size, 0);
+        assert_eq!(options(&["--socket-path=/s", "--shm-size=0"]).shm_size, 0);
+        assert!(!options(&["--fd=5", "--no-mem-slots"]).mem_slots);
         assert_eq!(parse_shm_size("4K"), Ok(4096));
         assert_eq!(parse_shm_size("1024G"), Ok(1 << 40));
     }

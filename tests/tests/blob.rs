@@ -230,7 +230,8 @@ fn bad_create_blob_requests_get_their_errors() -> Result<()> {
                 count: 0,
                 ..good
             },
-            resp::ERR_INVALID_PARAMETER,
+            // It has no context to come from.
+            resp::ERR_INVALID_CONTEXT_ID,
         ),
         (CreateBlob { flags: 8, ..good }, resp::ERR_INVALID_PARAMETER),
         (CreateBlob { count: 2, ..good }, resp::ERR_UNSPEC),

@@ -25,8 +25,8 @@ use nosnoop_tests::frontend::{
 };
 
 #[test]
-fn features_offered_are_exactly_those_implemented() -> Result<()> {
-    let daemon = Daemon::start(&[])?;
+fn features_offered_without_shared_memory_are_exactly_those_implemented() -> Result<()> {
+    let daemon = Daemon::start(&["--shm-size", "0"])?;
     let vhost = VhostUser::connect(daemon.socket())?;
     let expected = feature::VERSION_1
         | feature::EVENT_IDX
@@ -48,7 +48,7 @@ fn features_offered_are_exactly_those_implemented() -> Result<()> {
 
 #[test]
 fn a_feature_that_was_not_offered_is_refused() -> Result<()> {
-    let daemon = Daemon::start(&[])?;
+    let daemon = Daemon::start(&["--shm-size", "0"])?;
     let mut vhost = VhostUser::connect(daemon.socket())?;
     vhost.set_owner()?;
     vhost.features()?;
@@ -59,6 +59,15 @@ fn a_feature_that_was_not_offered_is_refused() -> Result<()> {
         "{refused:?}"
     );
     Ok(())
+}
+
+#[test]
+fn without_memory_slots_the_memory_table_is_shared_as_a_whole() -> Result<()> {
+    let mut rig = Rig::headless(&["--no-mem-slots"])?;
+    let offered = rig.vhost.protocol_features()?;
+    assert_eq!(offered & protocol::CONFIGURE_MEM_SLOTS, 0);
+    rig.gpu.display_info()?;
+    rig.finish()
 }
 
 #[test]
@@ -78,7 +87,8 @@ fn config_of_20_bytes_counts_the_outputs_given() -> Result<()> {
         assert_eq!(config.len(), 20);
         assert_eq!(u32_at(&config, 8), outputs);
         let others: Vec<u32> = [0, 4, 12, 16].map(|at| u32_at(&config, at)).to_vec();
-        assert_eq!(others, [0; 4]);
+        // One capability set; blobs are made of pages.
+        assert_eq!(others, [0, 0, 1, 4096]);
         rig.finish()?;
     }
     Ok(())
@@ -90,8 +100,10 @@ fn config_longer_than_the_structure_is_zero_padded() -> Result<()> {
     let config = rig.vhost.config(0, 24)?;
     assert_eq!(config.len(), 24);
     assert_eq!(u32_at(&config, 8), 2);
-    assert_eq!(config[12..], [0; 12]);
-    assert_eq!(rig.vhost.config(0, 256)?.len(), 256);
+    assert_eq!(config[20..], [0; 4]);
+    let long = rig.vhost.config(0, 256)?;
+    assert_eq!(long.len(), 256);
+    assert_eq!(long[20..], [0; 236]);
     rig.finish()
 }
 

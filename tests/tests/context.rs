@@ -25,8 +25,8 @@ use nosnoop_tests::frontend::{
 };
 
 #[test]
-fn host_blob_features_are_offered_with_the_option() -> Result<()> {
-    let daemon = Daemon::start(&["--shm-size", "1G"])?;
+fn host_blob_features_are_offered_by_default() -> Result<()> {
+    let daemon = Daemon::start(&[])?;
     let mut vhost = VhostUser::connect(daemon.socket())?;
     let expected = feature::VERSION_1
         | feature::EVENT_IDX
@@ -49,10 +49,20 @@ fn host_blob_features_are_offered_with_the_option() -> Result<()> {
         | protocol::SHMEM;
     assert_eq!(vhost.protocol_features()?, expected);
     vhost.set_protocol_features(expected)?;
-    assert_eq!(vhost.shmem_config()?, [(1, 1 << 30)]);
+    assert_eq!(vhost.shmem_config()?, [(1, 8 << 30)]);
     let config = vhost.config(0, 24)?;
     let words: Vec<u32> = (0..6).map(|at| u32_at(&config, 4 * at)).collect();
     assert_eq!(words, [0, 0, 1, 1, 4096, 0]);
+    Ok(())
+}
+
+#[test]
+fn the_region_has_the_size_that_was_asked_for() -> Result<()> {
+    let daemon = Daemon::start(&["--shm-size", "1G"])?;
+    let mut vhost = VhostUser::connect(daemon.socket())?;
+    let offered = vhost.protocol_features()?;
+    vhost.set_protocol_features(offered)?;
+    assert_eq!(vhost.shmem_config()?, [(1, 1 << 30)]);
     Ok(())
 }
 
@@ -185,6 +195,20 @@ fn a_submission_needs_a_context() -> Result<()> {
         assert_eq!(answer, resp::ERR_INVALID_CONTEXT_ID, "{id}");
     }
     rig.gpu.submit_3d(1, &[])?;
+    rig.finish()
+}
+
+#[test]
+fn a_submission_is_bounded() -> Result<()> {
+    let mut rig = Rig::host_blobs(&[])?;
+    let context = ImageContext::new(&mut rig.gpu, 1, 100)?;
+    let image = ImageRequest::xrgb(64, 64).to_bytes();
+    let most = image.repeat((64 << 10) / image.len());
+    rig.gpu.submit_3d(context.id, &most)?;
+    let mut larger = most;
+    larger.resize((64 << 10) + 1, 0);
+    let answer = rig.gpu.answer(&request::submit_3d(context.id, &larger))?;
+    assert_eq!(answer, resp::ERR_INVALID_PARAMETER);
     rig.finish()
 }
 

@@ -47,6 +47,8 @@ pub struct Options {
     pub shm_size: u64,
     /// How long a front-end may take to map or unmap host memory.
     pub shm_deadline: Duration,
+    /// Whether front-ends may share guest memory region by region, up to 509 of them.
+    pub mem_slots: bool,
     /// Where SIGUSR1 puts its pictures.
     pub screenshot_dir: PathBuf,
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use nosnoop_protocol::config::Features;
 use vhost::vhost_user::message::{
     VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
 };
@@ -45,6 +46,8 @@ struct Session {
     channel: Option<Arc<ShmemChannel>>,
     /// Bytes of that region; 0 without one.
     shm_size: u64,
+    /// The front-end may share memory region by region.
+    mem_slots: bool,
     memory: SharedGuestMemory,
     /// A worker is locked while it works, so that a stop can wait for it.
     workers: [Mutex<Worker>; QueueKind::ALL.len()],
@@ -88,6 +91,7 @@ pub(super) fn run(
         device: Device::new(options.limits, Arc::clone(&display), shared_memory),
         channel,
         shm_size: options.shm_size,
+        mem_slots: options.mem_slots,
         memory: memory.clone(),
         workers: QueueKind::ALL.map(|kind| Mutex::new(Worker::new(kind))),
         rings: [const { OnceLock::new() }; QueueKind::ALL.len()],
@@ -201,15 +205,26 @@ impl VhostUserBackend for Session {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        // CONFIGURE_MEM_SLOTS so that the front-end may share more than eight memory regions.
-        let always = VhostUserProtocolFeatures::MQ
+        let mut features = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::RESET_DEVICE
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
-        match self.channel {
-            Some(_) => always | shmem::NEEDED,
-            None => always,
+            | VhostUserProtocolFeatures::RESET_DEVICE;
+        if self.mem_slots {
+            features |= VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+        }
+        if self.channel.is_some() {
+            features |= shmem::NEEDED;
+        }
+        features
+    }
+
+    fn acked_features(&self, features: u64) {
+        let has = |feature: Features| features & feature.bits() != 0;
+        if has(Features::VIRGL) && !has(Features::CONTEXT_INIT) {
+            log::warn!(
+                "contexts are of no use to this guest (VIRGL without CONTEXT_INIT), and Mesa may take \
+                 the device for a 3D one; start with --shm-size 0 for QEMU's vhost-user-gpu"
+            );
         }
     }
 
@@ -287,6 +302,9 @@ impl VhostUserBackend for Session {
         if queue_index == QueueKind::Control as u32 {
             // The front-end may be waiting for this answer before it serves any other request, so
             // parked commands cannot be waited for.
+            if let Some(channel) = &self.channel {
+                channel.pause();
+            }
             self.device.abandon_parked();
         }
         let any_started = self
@@ -320,6 +338,9 @@ impl VhostUserBackend for Session {
         }
         if *kind == QueueKind::Control {
             self.reset_if_restarted(ring);
+            if let Some(channel) = self.channel.as_ref().filter(|_| ring.started()) {
+                channel.resume();
+            }
         }
         worker.drain(ring, &self.device, &self.memory);
         Ok(())

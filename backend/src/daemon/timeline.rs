@@ -29,6 +29,19 @@ pub(super) struct Place {
 /// Commands in order, with their answers once these are there.
 type Line = VecDeque<(u64, Option<Deliver>)>;
 
+/// The timeline of a command with a fence.
+fn key(header: &Header) -> Option<Key> {
+    let ring = header.fence()?.ring;
+    Some(ring.map(|ring| (header.context(), ring)))
+}
+
+/// The next place on a timeline.
+fn place(key: Key, line: &mut Line) -> Place {
+    let number = line.back().map_or(0, |(number, _)| number.wrapping_add(1));
+    line.push_back((number, None));
+    Place { key, number }
+}
+
 /// The timelines on which something is parked.
 #[derive(Default)]
 pub(super) struct Timelines {
@@ -38,21 +51,16 @@ pub(super) struct Timelines {
 impl Timelines {
     /// The place of a command that is parked; `None` if it carries no fence.
     pub(super) fn park(&self, header: &Header) -> Option<Place> {
-        let fence = header.fence()?;
-        let key = fence.ring.map(|ring| (header.context(), ring));
+        let key = key(header)?;
         let mut table = lock(&self.table);
-        let line = table.entry(key).or_default();
-        let number = line.back().map_or(0, |(number, _)| number.wrapping_add(1));
-        line.push_back((number, None));
-        Some(Place { key, number })
+        Some(place(key, table.entry(key).or_default()))
     }
 
     /// The place of a command that is done but must wait for parked ones; `None` if it need not.
     pub(super) fn queue(&self, header: &Header) -> Option<Place> {
-        let fence = header.fence()?;
-        let key = fence.ring.map(|ring| (header.context(), ring));
-        let held = lock(&self.table).contains_key(&key);
-        if held { self.park(header) } else { None }
+        let key = key(header)?;
+        let mut table = lock(&self.table);
+        Some(place(key, table.get_mut(&key)?))
     }
 
     /// Delivers an answer when all before it on its timeline have been, perhaps now. Without a place

@@ -8,7 +8,7 @@ use nosnoop_protocol::ids::{ContextId, ResourceId};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::cross_domain::CrossDomain;
-use super::quota::MAX_CONTEXTS;
+use super::quota::{MAX_CONTEXTS, MAX_SUBMIT};
 use super::{Effect, State};
 use crate::GuestMemory;
 
@@ -117,8 +117,8 @@ impl State {
     }
 
     /// # Errors
-    /// `InvalidContextId`, and what the context's commands give; those before a bad one have
-    /// been executed.
+    /// `InvalidContextId`, `InvalidParameter` for more than [`MAX_SUBMIT`] bytes, and what the
+    /// context's commands give; those before a bad one have been executed.
     pub(super) fn submit(
         &mut self,
         id: ContextId,
@@ -126,6 +126,9 @@ impl State {
         memory: &GuestMemory,
     ) -> Result<Reply, GpuError> {
         self.contexts.get_mut(id)?;
+        if data.len() > MAX_SUBMIT {
+            return Err(GpuError::InvalidParameter);
+        }
         for command in cross_domain::commands(data) {
             self.cross_domain(id, command?, memory)?;
         }

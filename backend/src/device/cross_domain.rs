@@ -3,6 +3,8 @@
 //! A guest's graphics allocator asks what an image of some size and format needs, and makes blobs
 //! of that description by its `blob_id`, as often as it likes.
 
+use std::collections::HashMap;
+
 use nosnoop_protocol::command::BlobFlags;
 use nosnoop_protocol::cross_domain::{CrossDomainCommand, ImageRequest, ImageRequirements};
 use nosnoop_protocol::ids::{BlobId, ContextId, ResourceId};
@@ -24,30 +26,33 @@ const NO_CHANNEL: u32 = 0;
 pub(super) struct CrossDomain {
     /// Where answers are written, once `CROSS_DOMAIN_CMD_INIT` has said.
     query_ring: Option<ResourceId>,
-    /// Descriptions given out so far; the `blob_id` is the index plus one.
-    images: Vec<(ImageRequest, u64)>,
+    /// What each `blob_id` stands for, from 1 on.
+    sizes: Vec<u64>,
+    /// The `blob_id` of each description given out so far.
+    ids: HashMap<ImageRequest, u32>,
 }
 
 impl CrossDomain {
     /// The size of the image that was given this id.
     fn image_size(&self, id: BlobId) -> Option<u64> {
         let index = usize::try_from(id.0.checked_sub(1)?).ok()?;
-        self.images.get(index).map(|(_, size)| *size)
+        self.sizes.get(index).copied()
     }
 
     /// # Errors
     /// `OutOfMemory` when too many different ones have been asked for.
     fn image_id(&mut self, request: ImageRequest, size: u64) -> Result<u32, GpuError> {
-        let known = self.images.iter().position(|(other, _)| *other == request);
-        let index = match known {
-            Some(index) => index,
-            None if self.images.len() >= MAX_IMAGES => return Err(GpuError::OutOfMemory),
-            None => {
-                self.images.push((request, size));
-                self.images.len().saturating_sub(1)
-            }
-        };
-        u32::try_from(index.saturating_add(1)).map_err(|_| GpuError::OutOfMemory)
+        if let Some(id) = self.ids.get(&request) {
+            return Ok(*id);
+        }
+        let next = self.sizes.len().saturating_add(1);
+        if next > MAX_IMAGES {
+            return Err(GpuError::OutOfMemory);
+        }
+        let id = u32::try_from(next).map_err(|_| GpuError::OutOfMemory)?;
+        self.sizes.push(size);
+        self.ids.insert(request, id);
+        Ok(id)
     }
 }
 
@@ -124,8 +129,8 @@ impl State {
     /// Makes a blob in host memory of a description that the context has given out.
     ///
     /// # Errors
-    /// `InvalidResourceId` (id taken); `InvalidContextId`; `InvalidParameter` for an id that was not given out, or another size;
-    /// `Unspec` if nothing can be mapped for the guest; `OutOfMemory`.
+    /// `InvalidResourceId` (id taken); `InvalidContextId`; `InvalidParameter` for an id that was not
+    /// given out, or another size; `Unspec` if nothing can be mapped for the guest; `OutOfMemory`.
     pub(super) fn create_host_blob(
         &mut self,
         id: ResourceId,

@@ -273,14 +273,17 @@ impl State {
         let Mapping::Requested(_, ticket) = blob.mapping else {
             return;
         };
+        let abandoned = ticket.is_some_and(|ticket| !self.parked.is_open(ticket));
+        let Ok(blob) = self.host_blob(id) else { return };
         match result {
+            // The guest was told that it failed, so it must not stay. Nothing is asked of the
+            // front-end now: the device may be stopped.
+            Ok(()) if abandoned => {
+                blob.mapping = Mapping::Unmapped;
+                self.window.abandon(slot_id);
+            }
             Ok(()) => {
                 blob.mapping = Mapping::Mapped(slot_id);
-                if ticket.is_some_and(|ticket| !self.parked.is_open(ticket)) {
-                    // The guest was told that it failed, so it must not stay.
-                    self.begin(id, None, Operation::Unmap, effects);
-                    return;
-                }
                 self.answer(ticket, Ok(Reply::OkMapInfo(cache)), effects);
             }
             Err(error) => {

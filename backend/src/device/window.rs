@@ -20,8 +20,8 @@ pub(super) struct SlotId(u64);
 pub(super) enum Owner {
     /// A blob that is mapped there, or is about to be or to have been.
     Blob(ResourceId),
-    /// Nobody: a reset took its blob away, and what the front-end did of its mapping is unknown.
-    /// It must be unmapped before the range is used again.
+    /// Nobody: a reset took its blob away, and what the front-end did of its mapping is unknown, or
+    /// it was mapped when nobody waited for it any more. It must be unmapped before the range is used again.
     Stale,
     /// Nobody, and what is mapped is unknown for good: not to be used before the connection ends.
     Quarantined,
@@ -128,6 +128,13 @@ impl Window {
 
     pub(super) fn remove(&mut self, id: SlotId) {
         self.slots.retain(|_, slot| slot.id != id);
+    }
+
+    /// Gives a range up whose mapping nobody wants any more.
+    pub(super) fn abandon(&mut self, id: SlotId) {
+        if let Some((_, slot)) = self.get_mut(id) {
+            slot.owner = Owner::Stale;
+        }
     }
 
     /// A device reset: every blob is gone, and its mapping unknown.

@@ -87,6 +87,11 @@ impl Request {
         Self::new(SHMEM_MAP, map.fd_offset, map.shm_offset, map.len, flags)
     }
 
+    /// Whether it maps, rather than unmaps.
+    pub(super) fn is_map(&self) -> bool {
+        self.request == SHMEM_MAP
+    }
+
     /// Unmaps a range of the region.
     pub(super) fn unmap(shm_offset: u64, len: u64) -> Self {
         Self::new(SHMEM_UNMAP, 0, shm_offset, len, 0)

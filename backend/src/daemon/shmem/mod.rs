@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -42,7 +42,56 @@ pub(super) const NEEDED: VhostUserProtocolFeatures = VhostUserProtocolFeatures::
 pub(super) struct ShmemChannel {
     /// How long the front-end may take for one request.
     deadline: Duration,
+    gate: Arc<Gate>,
     state: Mutex<State>,
+}
+
+/// Holds requests back while the device is stopped: front-ends serve them only while it runs.
+/// crosvm lets them wait beyond any deadline, QEMU 11.1 dies of them.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct GateState {
+    closed: bool,
+    /// How often it was closed or opened.
+    changes: u64,
+}
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        let mut state = lock(&self.state);
+        state.closed = closed;
+        state.changes = state.changes.wrapping_add(1);
+        self.changed.notify_all();
+    }
+
+    /// Has those who wait look again.
+    fn wake(&self) {
+        // Whoever has looked and not yet begun to wait holds the lock.
+        drop(lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    /// Waits until a request may be sent; false if it is not to be sent at all. What was to be
+    /// mapped when the device stopped is not: every command has been answered then, and nobody waits
+    /// for it. What is to be unmapped must be, later.
+    fn pass(&self, job: &Job, link_open: &AtomicBool) -> bool {
+        let mut state = lock(&self.state);
+        if job.request.is_map() {
+            return !state.closed
+                && state.changes == job.changes
+                && link_open.load(Ordering::SeqCst);
+        }
+        while state.closed && link_open.load(Ordering::SeqCst) {
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        link_open.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Default)]
@@ -58,6 +107,7 @@ struct Link {
     socket: Arc<UnixStream>,
     /// Nothing has gone wrong on the socket. Only ever goes from true to false.
     open: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     jobs: Sender<Job>,
     thread: JoinHandle<()>,
 }
@@ -66,6 +116,8 @@ struct Job {
     request: Request,
     fd: Option<Arc<OwnedFd>>,
     done: Done,
+    /// [`GateState::changes`] when it was asked for.
+    changes: u64,
 }
 
 impl ShmemChannel {
@@ -73,7 +125,21 @@ impl ShmemChannel {
     pub(super) fn new(deadline: Duration) -> Self {
         Self {
             deadline,
+            gate: Arc::default(),
             state: Mutex::default(),
+        }
+    }
+
+    /// The device stops: nothing is sent any more. Requests to map that have not been sent end as
+    /// [`MapError::Unavailable`], those to unmap wait for [`ShmemChannel::resume`].
+    pub(super) fn pause(&self) {
+        self.gate.set(true);
+    }
+
+    /// The device runs.
+    pub(super) fn resume(&self) {
+        if lock(&self.gate.state).closed {
+            self.gate.set(false);
         }
     }
 
@@ -97,7 +163,7 @@ impl ShmemChannel {
         // First ended, then replaced: there are never two requests on their way.
         let old = lock(&self.state).link.take();
         old.into_iter().for_each(Link::end);
-        let link = Link::start(socket, self.deadline)?;
+        let link = Link::start(socket, self.deadline, &self.gate)?;
         let unused = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -126,7 +192,13 @@ impl ShmemChannel {
     }
 
     fn request(&self, request: Request, fd: Option<Arc<OwnedFd>>, done: Done) {
-        let job = Job { request, fd, done };
+        let changes = lock(&self.gate.state).changes;
+        let job = Job {
+            request,
+            fd,
+            done,
+            changes,
+        };
         let refused = {
             let state = lock(&self.state);
             match state.usable_link() {
@@ -170,13 +242,14 @@ impl State {
 }
 
 impl Link {
-    fn start(socket: UnixStream, deadline: Duration) -> io::Result<Self> {
+    fn start(socket: UnixStream, deadline: Duration, gate: &Arc<Gate>) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let open = Arc::new(AtomicBool::new(true));
         let (jobs, waiting) = channel();
         let worker = Worker {
             socket: Arc::clone(&socket),
             open: Arc::clone(&open),
+            gate: Arc::clone(gate),
             deadline,
         };
         let thread = thread::Builder::new()
@@ -185,6 +258,7 @@ impl Link {
         Ok(Self {
             socket,
             open,
+            gate: Arc::clone(gate),
             jobs,
             thread,
         })
@@ -193,6 +267,7 @@ impl Link {
     /// Tells everybody who waits, and joins the thread.
     fn end(self) {
         self.open.store(false, Ordering::SeqCst);
+        self.gate.wake();
         close_socket(&self.socket);
         // The thread ends when all that was queued has been told.
         drop(self.jobs);
@@ -207,24 +282,27 @@ impl Link {
 struct Worker {
     socket: Arc<UnixStream>,
     open: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     deadline: Duration,
 }
 
 impl Worker {
     fn run(&self, jobs: &Receiver<Job>) {
-        for Job { request, fd, done } in jobs {
-            let result = self.perform(&request, fd.as_deref());
+        for job in jobs {
+            let result = self.perform(&job);
             // The front-end has its own descriptor by now, and `done` may want the quota back.
-            drop(fd);
-            done(result);
+            drop(job.fd);
+            (job.done)(result);
         }
     }
 
-    fn perform(&self, request: &Request, fd: Option<&OwnedFd>) -> Result<(), MapError> {
-        if !self.open.load(Ordering::SeqCst) {
+    fn perform(&self, job: &Job) -> Result<(), MapError> {
+        if !self.gate.pass(job, &self.open) {
             return Err(MapError::Unavailable);
         }
-        match exchange(&self.socket, request, fd.map(AsFd::as_fd), self.deadline) {
+        let request = &job.request;
+        let fd = job.fd.as_ref().map(AsFd::as_fd);
+        match exchange(&self.socket, request, fd, self.deadline) {
             Ok(0) => Ok(()),
             Ok(error) => {
                 log::debug!("the front-end refused to {request} with {error}");

@@ -406,3 +406,40 @@ fn a_done_may_make_the_next_request_and_be_the_last_owner() {
     assert_eq!(result(&unmapped), Err(MapError::Unavailable));
     assert!(front_end.has_been_hung_up_on());
 }
+
+#[test]
+fn while_the_device_is_stopped_nothing_is_sent_and_what_is_to_be_unmapped_waits() {
+    let (channel, mut front_end) = connected(PATIENCE);
+    channel.pause();
+    let unmapping = unmap(&channel);
+    let mapping = map(&channel);
+    let quiet = unmapping.recv_timeout(QUIET);
+    assert_eq!(quiet, Err(RecvTimeoutError::Timeout));
+    front_end.0.set_nonblocking(true).unwrap();
+    let nothing = front_end.0.read(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    front_end.0.set_nonblocking(false).unwrap();
+    channel.resume();
+    front_end.receive();
+    front_end.answer(10, 0);
+    assert_eq!(result(&unmapping), Ok(()));
+    assert_eq!(result(&mapping), Err(MapError::Unavailable));
+    assert!(channel.usable());
+
+    // Stopped before its turn came.
+    let unmapping = unmap(&channel);
+    let mapping = map(&channel);
+    front_end.receive();
+    channel.pause();
+    channel.resume();
+    front_end.answer(10, 0);
+    assert_eq!(result(&unmapping), Ok(()));
+    assert_eq!(result(&mapping), Err(MapError::Unavailable));
+    front_end.map_and_unmap_work(&channel);
+
+    channel.pause();
+    assert_eq!(result(&map(&channel)), Err(MapError::Unavailable));
+    let unmapping = unmap(&channel);
+    channel.close();
+    assert_eq!(result(&unmapping), Err(MapError::Unavailable));
+}
