@@ -46,7 +46,8 @@ fn host_blob_features_are_offered_by_default() -> Result<()> {
         | protocol::RESET_DEVICE
         | protocol::CONFIGURE_MEM_SLOTS
         | protocol::BACKEND_REQ
-        | protocol::SHMEM;
+        | protocol::SHMEM
+        | protocol::NOSNOOP_MEMTYPE;
     assert_eq!(vhost.protocol_features()?, expected);
     vhost.set_protocol_features(expected)?;
     assert_eq!(vhost.shmem_config()?, [(1, 8 << 30)]);

@@ -213,7 +213,7 @@ impl VhostUserBackend for Session {
             features |= VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
         }
         if self.channel.is_some() {
-            features |= shmem::NEEDED;
+            features |= shmem::NEEDED | shmem::MEMTYPE;
         }
         features
     }

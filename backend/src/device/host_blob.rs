@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use nosnoop_protocol::ids::{ContextId, ResourceId};
+use nosnoop_protocol::memtype::{MemslotRequest, ShmemMapFlags};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::mapper::{MapError, MapRequest};
@@ -193,7 +194,10 @@ impl State {
             len: memory.len(),
             fd: memory.fd(),
             fd_offset: memory.offset(),
-            writable: true,
+            flags: ShmemMapFlags {
+                writable: true,
+                memory: MemslotRequest::Unspecified,
+            },
         };
         let slot = self.window.take(offset, id, memory);
         self.host_blob(id)?.mapping = Mapping::Requested(slot, ticket);

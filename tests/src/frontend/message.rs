@@ -91,6 +91,8 @@ pub mod protocol {
     pub const RESET_DEVICE: u64 = 1 << 13;
     /// VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS.
     pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    /// Our extension: SHMEM_MAP carries a memory type.
+    pub const NOSNOOP_MEMTYPE: u64 = 1 << 56;
     /// VHOST_USER_PROTOCOL_F_SHMEM.
     pub const SHMEM: u64 = 1 << 22;
 }

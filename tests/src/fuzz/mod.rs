@@ -103,6 +103,10 @@ impl Mapper for MoodyMapper {
         true
     }
 
+    fn speaks_memtype(&self) -> bool {
+        true
+    }
+
     fn map(&self, request: MapRequest, done: Done) {
         assert!(request.len > 0 && request.len.is_multiple_of(4096));
         assert!(request.shm_offset.is_multiple_of(4096));
