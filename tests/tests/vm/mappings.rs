@@ -336,8 +336,8 @@ fn a_broken_offset_ends_qemu_under_kvm() {
     assert_ended_by(&mut machine, Signal::ABORT);
 }
 
-/// Before a driver has started the device and after a reset, there must be no request: QEMU looks
-/// the region up in a device that its vhost part does not know then.
+/// Before a driver has started the device, after a reset and while the VM is paused there must be no
+/// request: QEMU looks the region up in a device that its vhost part does not know then.
 #[test]
 fn a_request_to_a_device_that_is_not_started_ends_qemu() {
     let Some((root, _turn)) = root() else { return };
@@ -360,7 +360,8 @@ fn a_request_to_a_device_that_is_not_started_ends_qemu() {
     }
 }
 
-/// The daemon counts on it that after a reset nothing is mapped, or is and can be unmapped.
+/// The daemon counts on it that after a reset nothing is mapped, or is and can be unmapped. Without
+/// CONFIGURE_MEM_SLOTS, as QEMU does not live to tell with it: see the next test.
 #[test]
 fn a_reset_unmaps_everything() {
     let Some((root, _turn)) = root() else { return };
