@@ -12,6 +12,9 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "vm/mappings.rs"]
+mod mappings;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nosnoop_guest::pattern::Size;
@@ -29,13 +32,18 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// The lab and this test's turn, or `None` after a line that says why there is none.
 fn lab() -> Option<(Lab, MutexGuard<'static, ()>)> {
+    prepared(Lab::prepare)
+}
+
+/// What `prepare` gives and this test's turn, or `None` after a line that says why there is none.
+fn prepared<T>(prepare: impl FnOnce() -> Result<T>) -> Option<(T, MutexGuard<'static, ()>)> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if std::env::var("NOSNOOP_VM").is_ok_and(|value| value == "0") {
         println!("SKIPPED: NOSNOOP_VM=0");
         return None;
     }
-    match Lab::prepare() {
-        Ok(lab) => Some((lab, turn)),
+    match prepare() {
+        Ok(found) => Some((found, turn)),
         Err(LabError::Unavailable(why)) => {
             println!("SKIPPED: no VM: {why}");
             None

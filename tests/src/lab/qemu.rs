@@ -59,19 +59,22 @@ impl Accelerator {
             Ok("tcg") => return Self::Tcg,
             _ => {}
         }
-        let opens = || {
-            File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/kvm")
-                .is_ok()
-        };
         let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        if has_virtualization(&processor) && opens() {
+        if has_virtualization(&processor) && Self::kvm_opens() {
             Self::Kvm
         } else {
             Self::Tcg
         }
+    }
+
+    /// Whether `/dev/kvm` opens: enough for a machine whose processor only halts.
+    #[must_use]
+    pub fn kvm_opens() -> bool {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
     }
 
     /// The name that QEMU knows.
@@ -106,7 +109,8 @@ pub enum Device {
 }
 
 impl Device {
-    fn argument(self) -> String {
+    /// The argument for `-device`; the socket device to the backend is `vgpu`.
+    pub(super) fn argument(self) -> String {
         match self {
             Self::Gpu(None) => "vhost-user-gpu-pci,chardev=vgpu".to_owned(),
             Self::Gpu(Some(Size { width, height })) => {
@@ -339,7 +343,34 @@ impl<'a> Machine<'a> {
 
 /// QEMU's command line.
 fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
-    let accelerator = Accelerator::probe();
+    let mut command = base_command(root, Accelerator::probe());
+    if !setup.may_reboot {
+        command.arg("-no-reboot");
+    }
+    command
+        .arg("-chardev")
+        .arg(socket_device("qmp", &folder.join("qmp")));
+    command.args(["-mon", "chardev=qmp,mode=control"]);
+    for port in ["console", "link"] {
+        command
+            .arg("-chardev")
+            .arg(socket_device(port, &folder.join(port)));
+        command.args(["-serial", &format!("chardev:{port}")]);
+    }
+    command.arg("-chardev").arg(socket_device("vgpu", socket));
+    command.args(["-device", &setup.device.argument()]);
+    command
+        .arg("-kernel")
+        .arg(&root.kernel.image)
+        .arg("-initrd")
+        .arg(archive);
+    command.args(["-append", &parameters(setup)]);
+    command
+}
+
+/// The part of the command line that all machines share: a PC with memory that can be shared, and
+/// nothing else.
+pub(super) fn base_command(root: &Root, accelerator: Accelerator) -> Command {
     let mut command = root.qemu.command();
     if let Some(modules) = &root.qemu_modules {
         command.env("QEMU_MODULE_DIR", modules);
@@ -369,33 +400,14 @@ fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Se
     command.args(["-object", "memory-backend-memfd,id=mem,size=1024M,share=on"]);
     // The machine ends with this program, however that ends.
     command.args(["-run-with", "exit-with-parent=on"]);
-    if !setup.may_reboot {
-        command.arg("-no-reboot");
-    }
-    let socket_device = |id: &str, path: &Path| {
-        // A comma in a value is written twice.
-        let path = path.to_string_lossy().replace(',', ",,");
-        OsString::from(format!("socket,id={id},path={path}"))
-    };
     command
-        .arg("-chardev")
-        .arg(socket_device("qmp", &folder.join("qmp")));
-    command.args(["-mon", "chardev=qmp,mode=control"]);
-    for port in ["console", "link"] {
-        command
-            .arg("-chardev")
-            .arg(socket_device(port, &folder.join(port)));
-        command.args(["-serial", &format!("chardev:{port}")]);
-    }
-    command.arg("-chardev").arg(socket_device("vgpu", socket));
-    command.args(["-device", &setup.device.argument()]);
-    command
-        .arg("-kernel")
-        .arg(&root.kernel.image)
-        .arg("-initrd")
-        .arg(archive);
-    command.args(["-append", &parameters(setup)]);
-    command
+}
+
+/// The argument for `-chardev` that connects to a listening socket.
+pub(super) fn socket_device(id: &str, path: &Path) -> OsString {
+    // A comma in a value is written twice.
+    let path = path.to_string_lossy().replace(',', ",,");
+    OsString::from(format!("socket,id={id},path={path}"))
 }
 
 /// The kernel's command line.
@@ -408,7 +420,7 @@ fn parameters(setup: &Setup) -> String {
 }
 
 /// Waits for QEMU to connect one of its ports.
-fn accept(
+pub(super) fn accept(
     listener: &UnixListener,
     what: &str,
     process: &mut Reaped,
