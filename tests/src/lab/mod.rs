@@ -31,6 +31,7 @@ pub mod qemu;
 mod qmp;
 pub mod report;
 pub mod root;
+pub mod usage;
 
 /// Why something in the lab did not work.
 #[derive(Debug, thiserror::Error)]

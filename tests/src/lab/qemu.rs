@@ -22,6 +22,7 @@ use super::picture::Picture;
 use super::process::{POLL, Reaped};
 use super::qmp::Qmp;
 use super::root::Root;
+use super::usage::{self, Held, Usage};
 use super::{LabError, Result};
 
 /// How long a QEMU that has closed its consoles may take to end.
@@ -321,9 +322,23 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// When QEMU has gone.
     pub fn blob_mappings(&self) -> Result<usize> {
-        let path = format!("/proc/{}/maps", self.process.id());
-        let maps = fs::read_to_string(&path).map_err(LabError::context(path))?;
-        Ok(maps.lines().filter(|line| line.contains(BLOB_FILE)).count())
+        usage::mappings(self.process.id(), BLOB_FILE)
+    }
+
+    /// How many file descriptors and memory mappings QEMU has.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn held(&self) -> Result<Held> {
+        usage::held(self.process.id())
+    }
+
+    /// Memory and processor time of QEMU.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn usage(&self) -> Result<Usage> {
+        usage::of(self.process.id())
     }
 
     /// Switches the guest off and waits until QEMU has ended.
