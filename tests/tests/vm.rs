@@ -20,6 +20,7 @@ use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::blob::{self, BlobReport, CheckedImage};
 use nosnoop_tests::lab::demo::{self, Lab, STEP_LIMIT, check_steps, wait_for_driver};
 use nosnoop_tests::lab::pages::MemoryType;
+use nosnoop_tests::lab::picture::Picture;
 use nosnoop_tests::lab::qemu::{Device, Machine, Setup};
 use nosnoop_tests::lab::report::CheckedStep;
 use nosnoop_tests::lab::{LabError, Result};
@@ -134,44 +135,45 @@ fn the_daemon_serves_a_rebooted_guest_and_then_another_machine() {
     assert!(backend.stop().unwrap().success());
 }
 
-#[test]
-fn linux_shows_guest_blobs_without_transfers() {
-    let Some((lab, _turn)) = lab() else { return };
-    let options = ["--output", "1024x768"];
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &options).unwrap();
+/// Runs the demo task on a device without a display and checks the daemon's own pictures. What the
+/// driver says, and the pictures.
+fn draw_without_display(lab: &Lab, options: &[&str]) -> (Driver, Vec<(Step, Picture)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, options).unwrap();
     let setup = Setup {
         device: Device::Test,
         ..Setup::new(Task::Demo)
     };
     let mut machine = lab.boot(&mut backend, &setup).unwrap();
     let (driver, _) = wait_for_driver(&mut machine).unwrap();
+    let steps = check_steps(&mut machine, Some(folder.path()), &mut |machine| {
+        machine.backend.screenshot(0)
+    })
+    .unwrap();
+    assert_exact(&steps);
+    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
+    let picture = |step: &CheckedStep| {
+        let file = folder.path().join(step.file.as_ref().unwrap());
+        (step.step, Picture::load(&file).unwrap())
+    };
+    let pictures = steps.iter().map(picture).collect();
+    assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+    (driver, pictures)
+}
+
+#[test]
+fn linux_shows_the_same_with_guest_blobs_and_with_2d_resources() {
+    let Some((lab, _turn)) = lab() else { return };
+    let without = ["--shm-size", "0", "--output", "1024x768"];
+    let (driver, blobs) = draw_without_display(&lab, &without);
     // RESOURCE_BLOB without VIRGL: the driver makes its frame buffers guest blobs.
     assert!(
         has_feature(&driver, 3) && !has_feature(&driver, 0),
         "{}",
         driver.features
     );
-    // No display on this device: the daemon's own pictures are looked at.
-    let steps = check_steps(&mut machine, None, &mut |machine| {
-        machine.backend.screenshot(0)
-    })
-    .unwrap();
-    assert_exact(&steps);
-    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
-    assert!(machine.power_off().unwrap().success());
-    assert!(backend.stop().unwrap().success());
-}
-
-#[test]
-fn linux_shows_2d_resources_where_host_blobs_are_offered() {
-    let Some((lab, _turn)) = lab() else { return };
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &blob::OPTIONS).unwrap();
-    let setup = Setup {
-        device: Device::Test,
-        ..Setup::new(Task::Demo)
-    };
-    let mut machine = lab.boot(&mut backend, &setup).unwrap();
-    let (driver, _) = wait_for_driver(&mut machine).unwrap();
+    let (driver, resources) = draw_without_display(&lab, &blob::OPTIONS);
     // VIRGL, RESOURCE_BLOB, CONTEXT_INIT: with the first the driver's frame buffers are 2D
     // resources.
     for bit in [0, 3, 4] {
@@ -181,14 +183,13 @@ fn linux_shows_2d_resources_where_host_blobs_are_offered() {
             driver.features
         );
     }
-    let steps = check_steps(&mut machine, None, &mut |machine| {
-        machine.backend.screenshot(0)
-    })
-    .unwrap();
-    assert_exact(&steps);
-    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
-    assert!(machine.power_off().unwrap().success());
-    assert!(backend.stop().unwrap().success());
+    assert_eq!(blobs.len(), resources.len());
+    for ((step, blob), (other, resource)) in blobs.iter().zip(&resources) {
+        assert_eq!(step, other);
+        let comparison = blob.compare(resource);
+        println!("{}: {comparison}", step.name());
+        assert!(comparison.is_exact(), "{step:?}: {comparison}");
+    }
 }
 
 /// How often the guest makes, maps and gives back an image.
