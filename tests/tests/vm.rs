@@ -16,12 +16,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{Driver, Event, Order, Step, Task};
+use nosnoop_protocol::MapCache;
 use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::blob::{self, BlobReport, CheckedImage};
 use nosnoop_tests::lab::demo::{self, Lab, STEP_LIMIT, check_steps, wait_for_driver};
 use nosnoop_tests::lab::pages::MemoryType;
 use nosnoop_tests::lab::picture::Picture;
-use nosnoop_tests::lab::qemu::{Device, Machine, Setup};
+use nosnoop_tests::lab::qemu::{Accelerator, Device, Machine, Setup};
 use nosnoop_tests::lab::report::CheckedStep;
 use nosnoop_tests::lab::{LabError, Result};
 
@@ -198,14 +199,19 @@ const BLOB_ROUNDS: u64 = 10_000;
 /// What the backend may hold on to after all rounds, in KiB: what its allocator keeps for later.
 const KEPT_KIB: u64 = 1024;
 
+/// Checks that the guest maps an image as the device has announced it, and that the host reads
+/// what the guest has drawn.
 #[track_caller]
-fn assert_cached_and_exact(image: &CheckedImage) {
+fn assert_right(image: &CheckedImage, announced: MapCache) {
     assert!(image.comparison.is_exact(), "{image:?}");
-    let mapped = &image.mapped;
+    let (told, mapped) = (&image.image, &image.mapped);
+    assert_eq!(MapCache::from_wire(told.map_info), Some(announced));
     // 64-bit, where no range register changes what the page tables say.
     assert!(mapped.physical >= 1 << 32, "{mapped:?}");
-    assert_eq!(mapped.memory_type, MemoryType::WriteBack, "{mapped:?}");
-    assert_eq!(mapped.listed.as_deref(), Some("write-back"), "{mapped:?}");
+    let expected = MemoryType::of_map_info(told.map_info).unwrap();
+    assert_eq!(mapped.memory_type, expected, "{mapped:?}");
+    let listed = mapped.listed.as_deref();
+    assert_eq!(listed, Some(expected.name()), "{mapped:?}");
 }
 
 #[track_caller]
@@ -218,10 +224,9 @@ fn assert_blobs_right(report: &BlobReport) {
     // Version 1, no channels, no dma-buf, no GPU memory.
     assert_eq!(node.capsets, 1 << 5);
     assert_eq!(node.cross_domain, format!("01{}", "0".repeat(30)));
-    assert_cached_and_exact(&report.drawn);
-    assert_cached_and_exact(&report.left);
     assert_eq!(report.many.len(), 40);
-    report.many.iter().for_each(assert_cached_and_exact);
+    let images = report.many.iter().chain([&report.drawn, &report.left]);
+    images.for_each(|image| assert_right(image, MapCache::Cached));
 }
 
 #[track_caller]
@@ -256,6 +261,45 @@ fn linux_maps_host_blobs_and_leaves_nothing_behind() {
     // QEMU ends with an image mapped: nothing of it stays in the daemon.
     assert!(machine.power_off().unwrap().success());
     blob::wait_for_none(&backend).unwrap();
+    assert!(backend.stop().unwrap().success());
+}
+
+/// Attributes only: whatever is announced, the memory is a memfd that the host maps cached.
+#[test]
+fn linux_maps_images_with_the_memory_types_that_the_device_announces() {
+    let Some((lab, _turn)) = lab() else { return };
+    let options = [
+        &blob::OPTIONS[..],
+        &["--test-memtype", "cached,uncached,wc"],
+    ]
+    .concat();
+    let mut backend = Backend::start(&Kind::TestMemtype, &lab.root, &options).unwrap();
+    let setup = Setup {
+        device: Device::Test,
+        rounds: 10,
+        // It has no caches, so that host and guest may map the same page in different ways.
+        accelerator: Accelerator::Tcg,
+        ..Setup::new(Task::Blob)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let report = blob::check(&mut machine, None).unwrap();
+    // The daemon counts the descriptions that it gives out. The first is that of the image that
+    // both sides draw into and of the one that is left; each of the many has its own.
+    let types = [MapCache::Cached, MapCache::Uncached, MapCache::Wc];
+    assert_right(&report.drawn, MapCache::Cached);
+    assert_right(&report.left, MapCache::Cached);
+    assert_eq!(report.many.len(), 40);
+    for (image, announced) in report.many.iter().zip(types.into_iter().cycle().skip(1)) {
+        assert_right(image, announced);
+    }
+    for image in &report.many[..3] {
+        let mapped = &image.mapped;
+        println!(
+            "map_info {}: {:#x} {}, listed as {:?}",
+            image.image.map_info, mapped.physical, mapped.flags, mapped.listed
+        );
+    }
+    assert!(machine.power_off().unwrap().success());
     assert!(backend.stop().unwrap().success());
 }
 

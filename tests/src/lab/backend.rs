@@ -14,7 +14,7 @@ use super::picture::Picture;
 use super::process::POLL;
 use super::root::Root;
 use super::usage::{self, Held, Usage};
-use super::{LabError, Result};
+use super::{LabError, Result, programs};
 use crate::frontend::Daemon;
 
 /// How long a screenshot may take.
@@ -28,6 +28,9 @@ pub(super) const BLOB_FILE: &str = "/memfd:nosnoop-blob";
 pub enum Kind {
     /// Our daemon, built from this workspace.
     Ours,
+    /// Our daemon with the feature `test-memtype`, which announces images with the memory types
+    /// that its option `--test-memtype` names.
+    TestMemtype,
     /// vhost-user-gpu, the C program that comes with QEMU.
     Qemu,
     /// Any other program with `--socket-path`.
@@ -55,6 +58,7 @@ impl Kind {
     pub fn name(&self) -> String {
         match self {
             Self::Ours => "nosnoop-gpu".to_owned(),
+            Self::TestMemtype => "nosnoop-gpu with test-memtype".to_owned(),
             Self::Qemu => "vhost-user-gpu".to_owned(),
             Self::Path(path) => path.display().to_string(),
         }
@@ -78,6 +82,11 @@ impl Backend {
     pub fn start(kind: &Kind, root: &Root, options: &[&str]) -> Result<Self> {
         let daemon = match kind {
             Kind::Ours => Daemon::start(options),
+            Kind::TestMemtype => {
+                let mut command = Command::new(programs::test_memtype_daemon()?);
+                command.args(options);
+                Daemon::start_command(command, &["--socket-path"])
+            }
             Kind::Qemu => {
                 let program = root.c_backend.as_ref().ok_or_else(|| {
                     LabError::unavailable(format!("{} has no vhost-user-gpu", root.origin))

@@ -131,10 +131,12 @@ pub struct Setup {
     pub rounds: u64,
     /// Whether a reboot of the guest starts it again; else it ends QEMU.
     pub may_reboot: bool,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
 }
 
 impl Setup {
-    /// `task` on the GPU with a display of the default size.
+    /// `task` on the GPU with a display of the default size, under what boots a guest here.
     #[must_use]
     pub fn new(task: Task) -> Self {
         Self {
@@ -142,6 +144,7 @@ impl Setup {
             task,
             rounds: 100,
             may_reboot: false,
+            accelerator: Accelerator::probe(),
         }
     }
 }
@@ -354,7 +357,7 @@ impl<'a> Machine<'a> {
 
 /// QEMU's command line.
 fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
-    let accelerator = Accelerator::probe();
+    let accelerator = setup.accelerator;
     let mut command = root.qemu.command();
     if let Some(modules) = &root.qemu_modules {
         command.env("QEMU_MODULE_DIR", modules);
