@@ -35,6 +35,7 @@ mod qmp;
 mod qtest;
 pub mod report;
 pub mod root;
+pub mod usage;
 mod virtio_pci;
 
 /// Why something in the lab did not work.

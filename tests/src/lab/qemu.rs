@@ -22,6 +22,7 @@ use super::picture::Picture;
 use super::process::{POLL, Reaped};
 use super::qmp::Qmp;
 use super::root::Root;
+use super::usage::{self, Held, Usage};
 use super::{LabError, Result};
 
 /// How long a QEMU that has closed its consoles may take to end.
@@ -134,10 +135,12 @@ pub struct Setup {
     pub rounds: u64,
     /// Whether a reboot of the guest starts it again; else it ends QEMU.
     pub may_reboot: bool,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
 }
 
 impl Setup {
-    /// `task` on the GPU with a display of the default size.
+    /// `task` on the GPU with a display of the default size, under what boots a guest here.
     #[must_use]
     pub fn new(task: Task) -> Self {
         Self {
@@ -145,6 +148,7 @@ impl Setup {
             task,
             rounds: 100,
             may_reboot: false,
+            accelerator: Accelerator::probe(),
         }
     }
 }
@@ -325,9 +329,23 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// When QEMU has gone.
     pub fn blob_mappings(&self) -> Result<usize> {
-        let path = format!("/proc/{}/maps", self.process.id());
-        let maps = fs::read_to_string(&path).map_err(LabError::context(path))?;
-        Ok(maps.lines().filter(|line| line.contains(BLOB_FILE)).count())
+        usage::mappings(self.process.id(), BLOB_FILE)
+    }
+
+    /// How many file descriptors and memory mappings QEMU has.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn held(&self) -> Result<Held> {
+        usage::held(self.process.id())
+    }
+
+    /// Memory and processor time of QEMU.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn usage(&self) -> Result<Usage> {
+        usage::of(self.process.id())
     }
 
     /// Switches the guest off and waits until QEMU has ended.
@@ -343,7 +361,7 @@ impl<'a> Machine<'a> {
 
 /// QEMU's command line.
 fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
-    let mut command = base_command(root, Accelerator::probe());
+    let mut command = base_command(root, setup.accelerator);
     if !setup.may_reboot {
         command.arg("-no-reboot");
     }
