@@ -272,6 +272,38 @@ fn linux_maps_host_blobs_and_leaves_nothing_behind() {
     assert!(backend.stop().unwrap().success());
 }
 
+/// QEMU 11.1 survives this only where it shares memory as a whole table; see the module `mappings`.
+#[test]
+fn a_guest_that_is_reset_or_killed_with_a_blob_mapped_leaves_nothing_behind() {
+    let Some((lab, _turn)) = lab() else { return };
+    let options = [&blob::OPTIONS[..], &["--no-mem-slots"]].concat();
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, &options).unwrap();
+    let setup = Setup {
+        device: Device::Test,
+        rounds: 10,
+        may_reboot: true,
+        ..Setup::new(Task::Blob)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let first = blob::check(&mut machine, None).unwrap();
+    assert_blobs_right(&first);
+    machine.order(Order::Reboot).unwrap();
+    let second = blob::check(&mut machine, None).unwrap();
+    assert_blobs_right(&second);
+    assert_eq!(
+        second.before.held.descriptors,
+        first.before.held.descriptors
+    );
+    // Killed, not switched off.
+    drop(machine);
+    blob::wait_for_none(&backend).unwrap();
+
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    assert_blobs_right(&blob::check(&mut machine, None).unwrap());
+    assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+}
+
 /// Attributes only: whatever is announced, the memory is a memfd that the host maps cached.
 #[test]
 fn linux_maps_images_with_the_memory_types_that_the_device_announces() {
