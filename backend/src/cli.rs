@@ -14,6 +14,8 @@ use nosnoop_protocol::ids::MAX_SCANOUTS;
 use crate::daemon::serve::{Endpoint, Options};
 use crate::device::quota::{DEFAULT_HOSTMEM, DEFAULT_RESOURCES, Limits, MAX_EDGE};
 use crate::display::{DEFAULT_OUTPUT, OutputConfig};
+#[cfg(feature = "test-memtype")]
+use crate::memory::test_memtype;
 
 /// What `--print-capabilities` prints (QEMU docs/interop/vhost-user.json,
 /// `VHostUserBackendCapabilitiesGPU`): this build has no 3D renderer, so no feature.
@@ -82,6 +84,12 @@ struct Arguments {
           value_parser = clap::value_parser!(u64).range(SHM_DEADLINES))]
     shm_deadline: u64,
 
+    /// Test build: memory types that images are announced with in turn, of cached, uncached and
+    /// wc, with commas between. They are attributes only: the memory itself stays cached
+    #[cfg(feature = "test-memtype")]
+    #[arg(long, value_name = "TYPES")]
+    test_memtype: Option<test_memtype::Types>,
+
     /// Have front-ends share guest memory as one table of at most 8 regions, mapped blobs
     /// included: then QEMU 11.1 survives the hard reset of a guest with blobs mapped
     #[arg(long)]
@@ -115,7 +123,8 @@ pub enum Action {
 #[error("{0}")]
 pub struct UsageError(String);
 
-/// Reads the command line, the program's name first.
+/// Reads the command line, the program's name first. (In a test build `--test-memtype` takes effect
+/// here, for the whole process.)
 ///
 /// # Errors
 /// One line that says what is wrong and what to do.
@@ -157,6 +166,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
             "{} outputs were given; a virtio-gpu device has at most {MAX_SCANOUTS}",
             outputs.len()
         )));
+    }
+    #[cfg(feature = "test-memtype")]
+    if let Some(types) = parsed.test_memtype {
+        test_memtype::announce(types);
     }
     // Who hands a socket over is libvirt, and pairs it with QEMU's vhost-user-gpu. That one has no
     // shared memory and passes VIRGL on without CONTEXT_INIT: Mesa would take it for 3D.

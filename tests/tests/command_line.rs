@@ -110,6 +110,17 @@ fn command_lines_that_make_no_sense_are_refused_in_one_line() -> Result<()> {
     Ok(())
 }
 
+/// It is for test builds, which no ordinary one is.
+#[test]
+fn the_option_of_test_builds_is_unknown() -> Result<()> {
+    let unknown = "unexpected argument '--test-memtype'";
+    refused(&["--fd=3", "--test-memtype", "wc"], unknown)?;
+    refused(&["--test-memtype=cached"], unknown)?;
+    let help = run_to_end(&["--help"])?.stdout;
+    assert!(!String::from_utf8_lossy(&help).contains("memtype"));
+    Ok(())
+}
+
 #[test]
 fn sockets_that_cannot_be_used_are_refused_in_one_line() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();

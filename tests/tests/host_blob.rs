@@ -361,8 +361,8 @@ fn no_host_blob(options: &SessionOptions) -> Result<()> {
 }
 
 #[test]
-fn without_the_option_nothing_of_it_is_there() -> Result<()> {
-    let mut rig = Rig::start(&[], &SessionOptions::host_blobs())?;
+fn without_a_region_nothing_of_it_is_there() -> Result<()> {
+    let mut rig = Rig::start(&["--shm-size", "0"], &SessionOptions::host_blobs())?;
     assert_eq!(
         rig.protocol_features & (protocol::SHMEM | protocol::BACKEND_REQ),
         0

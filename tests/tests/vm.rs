@@ -12,15 +12,20 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "vm/mappings.rs"]
+mod mappings;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{Driver, Event, Order, Step, Task};
+use nosnoop_protocol::MapCache;
 use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::blob::{self, BlobReport, CheckedImage};
 use nosnoop_tests::lab::demo::{self, Lab, STEP_LIMIT, check_steps, wait_for_driver};
 use nosnoop_tests::lab::pages::MemoryType;
-use nosnoop_tests::lab::qemu::{Device, Machine, Setup};
+use nosnoop_tests::lab::picture::Picture;
+use nosnoop_tests::lab::qemu::{Accelerator, Device, Machine, Setup};
 use nosnoop_tests::lab::report::CheckedStep;
 use nosnoop_tests::lab::{LabError, Result};
 
@@ -29,13 +34,18 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// The lab and this test's turn, or `None` after a line that says why there is none.
 fn lab() -> Option<(Lab, MutexGuard<'static, ()>)> {
+    prepared(Lab::prepare)
+}
+
+/// What `prepare` gives and this test's turn, or `None` after a line that says why there is none.
+fn prepared<T>(prepare: impl FnOnce() -> Result<T>) -> Option<(T, MutexGuard<'static, ()>)> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if std::env::var("NOSNOOP_VM").is_ok_and(|value| value == "0") {
         println!("SKIPPED: NOSNOOP_VM=0");
         return None;
     }
-    match Lab::prepare() {
-        Ok(lab) => Some((lab, turn)),
+    match prepare() {
+        Ok(found) => Some((found, turn)),
         Err(LabError::Unavailable(why)) => {
             println!("SKIPPED: no VM: {why}");
             None
@@ -134,44 +144,45 @@ fn the_daemon_serves_a_rebooted_guest_and_then_another_machine() {
     assert!(backend.stop().unwrap().success());
 }
 
-#[test]
-fn linux_shows_guest_blobs_without_transfers() {
-    let Some((lab, _turn)) = lab() else { return };
-    let options = ["--output", "1024x768"];
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &options).unwrap();
+/// Runs the demo task on a device without a display and checks the daemon's own pictures. What the
+/// driver says, and the pictures.
+fn draw_without_display(lab: &Lab, options: &[&str]) -> (Driver, Vec<(Step, Picture)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, options).unwrap();
     let setup = Setup {
         device: Device::Test,
         ..Setup::new(Task::Demo)
     };
     let mut machine = lab.boot(&mut backend, &setup).unwrap();
     let (driver, _) = wait_for_driver(&mut machine).unwrap();
+    let steps = check_steps(&mut machine, Some(folder.path()), &mut |machine| {
+        machine.backend.screenshot(0)
+    })
+    .unwrap();
+    assert_exact(&steps);
+    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
+    let picture = |step: &CheckedStep| {
+        let file = folder.path().join(step.file.as_ref().unwrap());
+        (step.step, Picture::load(&file).unwrap())
+    };
+    let pictures = steps.iter().map(picture).collect();
+    assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+    (driver, pictures)
+}
+
+#[test]
+fn linux_shows_the_same_with_guest_blobs_and_with_2d_resources() {
+    let Some((lab, _turn)) = lab() else { return };
+    let without = ["--shm-size", "0", "--output", "1024x768"];
+    let (driver, blobs) = draw_without_display(&lab, &without);
     // RESOURCE_BLOB without VIRGL: the driver makes its frame buffers guest blobs.
     assert!(
         has_feature(&driver, 3) && !has_feature(&driver, 0),
         "{}",
         driver.features
     );
-    // No display on this device: the daemon's own pictures are looked at.
-    let steps = check_steps(&mut machine, None, &mut |machine| {
-        machine.backend.screenshot(0)
-    })
-    .unwrap();
-    assert_exact(&steps);
-    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
-    assert!(machine.power_off().unwrap().success());
-    assert!(backend.stop().unwrap().success());
-}
-
-#[test]
-fn linux_shows_2d_resources_where_host_blobs_are_offered() {
-    let Some((lab, _turn)) = lab() else { return };
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &blob::OPTIONS).unwrap();
-    let setup = Setup {
-        device: Device::Test,
-        ..Setup::new(Task::Demo)
-    };
-    let mut machine = lab.boot(&mut backend, &setup).unwrap();
-    let (driver, _) = wait_for_driver(&mut machine).unwrap();
+    let (driver, resources) = draw_without_display(&lab, &blob::OPTIONS);
     // VIRGL, RESOURCE_BLOB, CONTEXT_INIT: with the first the driver's frame buffers are 2D
     // resources.
     for bit in [0, 3, 4] {
@@ -181,30 +192,34 @@ fn linux_shows_2d_resources_where_host_blobs_are_offered() {
             driver.features
         );
     }
-    let steps = check_steps(&mut machine, None, &mut |machine| {
-        machine.backend.screenshot(0)
-    })
-    .unwrap();
-    assert_exact(&steps);
-    assert_eq!((steps[0].width, steps[0].height), (1024, 768));
-    assert!(machine.power_off().unwrap().success());
-    assert!(backend.stop().unwrap().success());
+    assert_eq!(blobs.len(), resources.len());
+    for ((step, blob), (other, resource)) in blobs.iter().zip(&resources) {
+        assert_eq!(step, other);
+        let comparison = blob.compare(resource);
+        println!("{}: {comparison}", step.name());
+        assert!(comparison.is_exact(), "{step:?}: {comparison}");
+    }
 }
 
-/// How often the guest makes, maps and gives back an image. An emulated one takes its time.
-const BLOB_ROUNDS: u64 = 1000;
+/// How often the guest makes, maps and gives back an image.
+const BLOB_ROUNDS: u64 = 10_000;
 
 /// What the backend may hold on to after all rounds, in KiB: what its allocator keeps for later.
 const KEPT_KIB: u64 = 1024;
 
+/// Checks that the guest maps an image as the device has announced it, and that the host reads
+/// what the guest has drawn.
 #[track_caller]
-fn assert_cached_and_exact(image: &CheckedImage) {
+fn assert_right(image: &CheckedImage, announced: MapCache) {
     assert!(image.comparison.is_exact(), "{image:?}");
-    let mapped = &image.mapped;
+    let (told, mapped) = (&image.image, &image.mapped);
+    assert_eq!(MapCache::from_wire(told.map_info), Some(announced));
     // 64-bit, where no range register changes what the page tables say.
     assert!(mapped.physical >= 1 << 32, "{mapped:?}");
-    assert_eq!(mapped.memory_type, MemoryType::WriteBack, "{mapped:?}");
-    assert_eq!(mapped.listed.as_deref(), Some("write-back"), "{mapped:?}");
+    let expected = MemoryType::of_map_info(told.map_info).unwrap();
+    assert_eq!(mapped.memory_type, expected, "{mapped:?}");
+    let listed = mapped.listed.as_deref();
+    assert_eq!(listed, Some(expected.name()), "{mapped:?}");
 }
 
 #[track_caller]
@@ -217,17 +232,25 @@ fn assert_blobs_right(report: &BlobReport) {
     // Version 1, no channels, no dma-buf, no GPU memory.
     assert_eq!(node.capsets, 1 << 5);
     assert_eq!(node.cross_domain, format!("01{}", "0".repeat(30)));
-    assert_cached_and_exact(&report.drawn);
-    assert_cached_and_exact(&report.left);
     assert_eq!(report.many.len(), 40);
-    report.many.iter().for_each(assert_cached_and_exact);
-    assert_eq!(report.rounds, BLOB_ROUNDS);
+    let images = report.many.iter().chain([&report.drawn, &report.left]);
+    images.for_each(|image| assert_right(image, MapCache::Cached));
+}
+
+#[track_caller]
+fn assert_nothing_left_behind(report: &BlobReport) {
     let (before, after) = (report.before, report.after);
-    assert_eq!(after.descriptors, before.descriptors);
-    assert!(
-        after.usage.own_kib() <= before.usage.own_kib().saturating_add(KEPT_KIB),
-        "{before:?} {after:?}"
+    let millis = report.nanos / 1_000_000;
+    println!(
+        "{} rounds in {millis} ms; before: {before}; after: {after}",
+        report.rounds
     );
+    assert_eq!(report.rounds, BLOB_ROUNDS);
+    assert_eq!(after.held, before.held);
+    let more = after.usage.own_kib().saturating_sub(before.usage.own_kib());
+    assert!(more <= KEPT_KIB, "{more} KiB more");
+    assert_eq!(after.qemu_blobs, 0);
+    assert_eq!(after.qemu_held.descriptors, before.qemu_held.descriptors);
 }
 
 #[test]
@@ -240,10 +263,83 @@ fn linux_maps_host_blobs_and_leaves_nothing_behind() {
         ..Setup::new(Task::Blob)
     };
     let mut machine = lab.boot(&mut backend, &setup).unwrap();
-    assert_blobs_right(&blob::check(&mut machine, None).unwrap());
+    let report = blob::check(&mut machine, None).unwrap();
+    assert_blobs_right(&report);
+    assert_nothing_left_behind(&report);
     // QEMU ends with an image mapped: nothing of it stays in the daemon.
     assert!(machine.power_off().unwrap().success());
     blob::wait_for_none(&backend).unwrap();
+    assert!(backend.stop().unwrap().success());
+}
+
+/// QEMU 11.1 survives this only where it shares memory as a whole table; see the module `mappings`.
+#[test]
+fn a_guest_that_is_reset_or_killed_with_a_blob_mapped_leaves_nothing_behind() {
+    let Some((lab, _turn)) = lab() else { return };
+    let options = [&blob::OPTIONS[..], &["--no-mem-slots"]].concat();
+    let mut backend = Backend::start(&Kind::Ours, &lab.root, &options).unwrap();
+    let setup = Setup {
+        device: Device::Test,
+        rounds: 10,
+        may_reboot: true,
+        ..Setup::new(Task::Blob)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let first = blob::check(&mut machine, None).unwrap();
+    assert_blobs_right(&first);
+    machine.order(Order::Reboot).unwrap();
+    let second = blob::check(&mut machine, None).unwrap();
+    assert_blobs_right(&second);
+    assert_eq!(
+        second.before.held.descriptors,
+        first.before.held.descriptors
+    );
+    // Killed, not switched off.
+    drop(machine);
+    blob::wait_for_none(&backend).unwrap();
+
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    assert_blobs_right(&blob::check(&mut machine, None).unwrap());
+    assert!(machine.power_off().unwrap().success());
+    assert!(backend.stop().unwrap().success());
+}
+
+/// Attributes only: whatever is announced, the memory is a memfd that the host maps cached.
+#[test]
+fn linux_maps_images_with_the_memory_types_that_the_device_announces() {
+    let Some((lab, _turn)) = lab() else { return };
+    let options = [
+        &blob::OPTIONS[..],
+        &["--test-memtype", "cached,uncached,wc"],
+    ]
+    .concat();
+    let mut backend = Backend::start(&Kind::TestMemtype, &lab.root, &options).unwrap();
+    let setup = Setup {
+        device: Device::Test,
+        rounds: 10,
+        // It has no caches, so that host and guest may map the same page in different ways.
+        accelerator: Accelerator::Tcg,
+        ..Setup::new(Task::Blob)
+    };
+    let mut machine = lab.boot(&mut backend, &setup).unwrap();
+    let report = blob::check(&mut machine, None).unwrap();
+    // The daemon counts the descriptions that it gives out. The first is that of the image that
+    // both sides draw into and of the one that is left; each of the many has its own.
+    let types = [MapCache::Cached, MapCache::Uncached, MapCache::Wc];
+    assert_right(&report.drawn, MapCache::Cached);
+    assert_right(&report.left, MapCache::Cached);
+    assert_eq!(report.many.len(), 40);
+    for (image, announced) in report.many.iter().zip(types.into_iter().cycle().skip(1)) {
+        assert_right(image, announced);
+    }
+    for image in &report.many[..3] {
+        let mapped = &image.mapped;
+        println!(
+            "map_info {}: {:#x} {}, listed as {:?}",
+            image.image.map_info, mapped.physical, mapped.flags, mapped.listed
+        );
+    }
+    assert!(machine.power_off().unwrap().success());
     assert!(backend.stop().unwrap().success());
 }
 

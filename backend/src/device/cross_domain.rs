@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use nosnoop_protocol::command::BlobFlags;
 use nosnoop_protocol::cross_domain::{CrossDomainCommand, ImageRequest, ImageRequirements};
 use nosnoop_protocol::ids::{BlobId, ContextId, ResourceId};
-use nosnoop_protocol::memtype::MapCache;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::State;
@@ -16,7 +15,7 @@ use super::host_blob::HostBlob;
 use super::quota::MAX_IMAGES;
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
-use crate::memory::{image, memfd};
+use crate::memory::{image, image_cache, memfd};
 
 /// Channel type 0: none. Others (Wayland and such) are not served here.
 const NO_CHANNEL: u32 = 0;
@@ -102,7 +101,7 @@ impl State {
                     modifier: layout.modifier,
                     size: layout.size,
                     blob_id,
-                    map_info: MapCache::Cached,
+                    map_info: image_cache(BlobId(blob_id.into())),
                     memory_index: -1,
                     physical_device_index: -1,
                 };
@@ -155,7 +154,7 @@ impl State {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(size, 0)?;
-        let memory = memfd::allocate(size).map_err(|error| {
+        let memory = memfd::allocate(size, image_cache(blob)).map_err(|error| {
             log::warn!("no host memory for a blob of {size} bytes: {error}");
             GpuError::OutOfMemory
         })?;

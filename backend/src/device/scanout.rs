@@ -4,6 +4,7 @@
 use nosnoop_protocol::format::Format;
 use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ResourceId, ScanoutId};
+use nosnoop_protocol::memtype::MapCache;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::State;
@@ -88,12 +89,9 @@ impl Scanouts {
                 .map_err(|_| format!("scanout {id} shows the missing {}", scanout.resource))?;
             let fits = match (&resource.storage, scanout.layout) {
                 (Storage::Image(image), None) => scanout.rect.fits_in(image.size()),
-                (Storage::GuestBlob { size }, Some(layout)) => {
-                    layout.end(scanout.rect).is_some_and(|end| end <= *size)
-                }
-                (Storage::HostBlob(blob), Some(layout)) => layout
-                    .end(scanout.rect)
-                    .is_some_and(|end| end <= blob.memory().len()),
+                (storage, Some(layout)) => copyable_bytes(storage)
+                    .zip(layout.end(scanout.rect))
+                    .is_some_and(|(size, end)| end <= size),
                 _ => false,
             };
             if !is_showable(scanout.rect) || !fits {
@@ -162,7 +160,8 @@ impl State {
     ///
     /// # Errors
     /// As [`State::set_scanout`]; `InvalidParameter` also for rows that overlap (a stride below
-    /// the width) and for pixels beyond the blob's end.
+    /// the width), for pixels beyond the blob's end, and for a blob in host memory that the guest
+    /// does not map cached.
     pub(super) fn set_scanout_blob(
         &mut self,
         display: &Display,
@@ -176,11 +175,8 @@ impl State {
             return self.show(display, id, None);
         };
         check_known(display, id)?;
-        let size = match &self.resources.get(resource)?.storage {
-            Storage::GuestBlob { size } => *size,
-            Storage::HostBlob(blob) => blob.memory().len(),
-            Storage::Image(_) => return Err(GpuError::InvalidParameter),
-        };
+        let storage = &self.resources.get(resource)?.storage;
+        let size = copyable_bytes(storage).ok_or(GpuError::InvalidParameter)?;
         let Part {
             rect,
             size: picture,
@@ -310,6 +306,22 @@ impl Source<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// How large a blob is whose pixels can be copied to a display; `None` for what is no such blob.
+///
+/// The copy goes through the host's cached mapping. Where the guest maps a blob otherwise, that
+/// mapping may show lines that are older than what the guest has written, and its lines may later
+/// overwrite it: such a blob is never read here (Intel SDM vol. 3, "Programming the PAT").
+fn copyable_bytes(storage: &Storage) -> Option<u64> {
+    match storage {
+        Storage::GuestBlob { size } => Some(*size),
+        Storage::HostBlob(blob) => {
+            let memory = blob.memory();
+            (memory.cache() == MapCache::Cached).then(|| memory.len())
+        }
+        Storage::Image(_) => None,
     }
 }
 

@@ -6,10 +6,15 @@
     reason = "small numbers of the tests' own"
 )]
 
+use super::host_blob::HostBlob;
+use super::resource::{Resource, Storage};
 use super::*;
 use crate::display::OutputConfig;
+use crate::memory::memfd;
 use nosnoop_protocol::command::Request;
 use nosnoop_protocol::geometry::Size;
+use nosnoop_protocol::ids::{ContextId, ResourceId};
+use nosnoop_protocol::memtype::MapCache;
 use nosnoop_protocol::wire::cmd;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
@@ -95,11 +100,9 @@ impl Bench {
 
     fn row(&self, id: u32, y: u32, width: u32) -> Vec<u8> {
         let state = self.device.state();
-        let resource = state
-            .resources
-            .get(nosnoop_protocol::ids::ResourceId::new(id).unwrap());
+        let resource = state.resources.get(ResourceId::new(id).unwrap());
         match &resource.unwrap().storage {
-            resource::Storage::Image(image) => image.row(0, y, width).unwrap().to_vec(),
+            Storage::Image(image) => image.row(0, y, width).unwrap().to_vec(),
             _ => panic!("not a picture"),
         }
     }
@@ -377,6 +380,37 @@ fn a_blobs_scanout_must_lie_inside_the_blob() {
         set(&scanout_blob(2, whole, [16, 16], 64, 0)),
         Err(GpuError::InvalidParameter)
     );
+}
+
+#[test]
+fn only_host_blobs_that_guests_map_cached_are_copied_to_a_display() {
+    let bench = bench();
+    for (id, cache) in [
+        (1, MapCache::Cached),
+        (2, MapCache::Uncached),
+        (3, MapCache::Wc),
+    ] {
+        let memory = memfd::allocate(4096, cache).unwrap();
+        let blob = HostBlob::new(memory, true, ContextId::new(1).unwrap());
+        let resource = Resource::new(Storage::HostBlob(blob), None);
+        let mut state = bench.device.state();
+        state
+            .resources
+            .insert(ResourceId::new(id).unwrap(), resource);
+    }
+    let show = |id| {
+        let words = scanout_blob(id, [0, 0, 16, 16], [16, 16], 64, 0);
+        bench.run(cmd::SET_SCANOUT_BLOB, &words)
+    };
+    let flush = |id| bench.run(cmd::RESOURCE_FLUSH, &[0, 0, 16, 16, id, 0]);
+    assert_eq!(show(2), Err(GpuError::InvalidParameter));
+    assert_eq!(show(3), Err(GpuError::InvalidParameter));
+    assert_eq!(show(1), OK);
+    assert_eq!(flush(1), OK);
+    // The scanout stays as it is, and a flush of what is shown nowhere reads nothing.
+    assert_eq!(show(3), Err(GpuError::InvalidParameter));
+    assert_eq!(flush(3), OK);
+    assert_eq!(flush(1), OK);
 }
 
 #[test]

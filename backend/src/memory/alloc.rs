@@ -68,7 +68,7 @@ impl HostMemory {
     /// meanwhile may be in the copy in part.
     ///
     /// The kernel copies through its own cached mapping: not for memory that a guest maps
-    /// otherwise.
+    /// otherwise, which the caller sees to (scanouts refuse such memory).
     ///
     /// # Errors
     /// `InvalidInput`, and nothing is copied, when they do not lie inside the memory; else what the

@@ -9,8 +9,12 @@ use rustix::io::Errno;
 use super::PAGE_SIZE;
 use super::alloc::HostMemory;
 
-/// Allocates `len` bytes of zeros in a file of their own, which guests map cached. Pages are taken
-/// from the host when they are first touched.
+/// Allocates `len` bytes of zeros in a file of their own. Pages are taken from the host when they
+/// are first touched.
+///
+/// `cache` is what guests are told. It changes nothing on the host, where these pages are mapped
+/// cached: [`image_cache`](super::image_cache) decides it, and knows only `Cached` outside of test
+/// builds.
 ///
 /// The file can neither shrink nor grow, and that is sealed: no holder of the descriptor can cut
 /// pages off under a mapping, at which the mapping process would die.
@@ -18,7 +22,7 @@ use super::alloc::HostMemory;
 /// # Errors
 /// `InvalidInput` when `len` is 0, not a multiple of [`PAGE_SIZE`], or more than a file can have;
 /// else what the kernel says (no memory, no descriptors).
-pub fn allocate(len: u64) -> io::Result<HostMemory> {
+pub fn allocate(len: u64, cache: MapCache) -> io::Result<HostMemory> {
     if len == 0 || !len.is_multiple_of(PAGE_SIZE) || i64::try_from(len).is_err() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -31,7 +35,7 @@ pub fn allocate(len: u64) -> io::Result<HostMemory> {
     rustix::fs::ftruncate(&file, len)?;
     // Not WRITE: the guest and the front-end write to it.
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    HostMemory::new(file, 0, len, MapCache::Cached)
+    HostMemory::new(file, 0, len, cache)
 }
 
 #[cfg(test)]
@@ -44,9 +48,13 @@ mod tests {
     use super::*;
     use crate::GuestMemory;
 
+    fn cached(len: u64) -> io::Result<HostMemory> {
+        allocate(len, MapCache::Cached)
+    }
+
     #[test]
     fn memory_is_zeros_of_the_size_asked_for() {
-        let memory = allocate(3 * PAGE_SIZE).unwrap();
+        let memory = cached(3 * PAGE_SIZE).unwrap();
         assert_eq!(memory.len(), 3 * 4096);
         assert_eq!(memory.offset(), 0);
         assert_eq!(memory.cache(), MapCache::Cached);
@@ -60,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_size_is_sealed_and_the_bytes_are_not() {
-        let memory = allocate(2 * PAGE_SIZE).unwrap();
+        let memory = cached(2 * PAGE_SIZE).unwrap();
         let fd = &memory.fd();
         let seals = rustix::fs::fcntl_get_seals(fd).unwrap();
         assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
@@ -75,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_mapping_sees_what_is_written_and_the_reverse() {
-        let memory = allocate(2 * PAGE_SIZE).unwrap();
+        let memory = cached(2 * PAGE_SIZE).unwrap();
         let file = File::from(memory.fd().try_clone().unwrap());
         let range = (GuestAddress(0), 8192, Some(FileOffset::new(file, 0)));
         let mapping = GuestMemory::from_ranges_with_files([range]).unwrap();
@@ -94,7 +102,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_not_inherited_and_end_with_their_last_owner() {
-        let memory = allocate(PAGE_SIZE).unwrap();
+        let memory = cached(PAGE_SIZE).unwrap();
         let flags = rustix::io::fcntl_getfd(memory.fd()).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         let fd = Arc::downgrade(&memory.fd());
@@ -108,16 +116,16 @@ mod tests {
     #[test]
     fn sizes_that_are_no_memory_are_refused() {
         for len in [0, 1, 4095, 4097, 1 << 63, u64::MAX, u64::MAX - 4095] {
-            let refused = allocate(len).unwrap_err();
+            let refused = cached(len).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{len}");
         }
         // The most a file could have: whatever the kernel says of it, it is an answer.
-        drop(allocate((1 << 63) - PAGE_SIZE));
+        drop(cached((1 << 63) - PAGE_SIZE));
     }
 
     #[test]
     fn nobody_can_make_a_program_of_it() {
-        let memory = allocate(PAGE_SIZE).unwrap();
+        let memory = cached(PAGE_SIZE).unwrap();
         let seals = rustix::fs::fcntl_get_seals(memory.fd()).unwrap();
         if !seals.contains(SealFlags::EXEC) {
             println!("SKIPPED: this kernel does not know MFD_NOEXEC_SEAL (Linux 6.3)");

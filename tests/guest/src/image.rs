@@ -75,6 +75,7 @@ pub(crate) struct Layout {
     stride: u32,
     size: u64,
     blob_id: u64,
+    map_info: u32,
 }
 
 /// A context that asks the host for images.
@@ -123,6 +124,7 @@ impl<'a> Allocator<'a> {
             stride: word(0),
             size: u64::from(word(11)) << 32 | u64::from(word(10)),
             blob_id: word(12).into(),
+            map_info: word(13),
         };
         let rows = u64::from(layout.stride) * u64::from(height);
         if layout.blob_id == 0 || layout.stride < width * 4 || layout.size < rows {
@@ -205,6 +207,7 @@ impl Image<'_> {
             height,
             stride: self.layout.stride,
             size: self.layout.size,
+            map_info: self.layout.map_info,
             address: self.memory.address(),
             seed,
         }

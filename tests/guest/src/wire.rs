@@ -136,6 +136,9 @@ pub struct Image {
     pub stride: u32,
     /// Bytes of the blob.
     pub size: u64,
+    /// The `map_info` of the description that the blob was made of: how the device says that it is
+    /// to be mapped. A program is not told that of the blob itself.
+    pub map_info: u32,
     /// Where it begins in the guest program's address space.
     pub address: u64,
     /// The number of the picture in it, see [`pattern`](crate::pattern::pattern).

@@ -28,8 +28,8 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// The daemon closed its socket.
-    #[error("the daemon closed the connection while {0}")]
+    /// The other side closed its socket.
+    #[error("the other side closed the connection while {0}")]
     Closed(String),
     /// The daemon sent something that the vhost-user specification does not allow here.
     #[error("bad vhost-user answer: {0}")]

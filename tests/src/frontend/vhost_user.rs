@@ -4,13 +4,14 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 
 use super::error::{Deadline, Error, PATIENCE, Result, wait_readable};
@@ -102,16 +103,32 @@ impl VhostUser {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Closed`] or [`Error::Io`].
     pub fn receive(&self, awaited: &str) -> Result<(Header, Vec<u8>)> {
-        let deadline = Deadline::after(self.patience);
-        let mut head = [0; Header::SIZE];
-        self.read_exact(&mut head, &deadline, awaited)?;
-        let header = Header::from_bytes(head);
-        let mut payload = vec![0; header.size as usize];
-        self.read_exact(&mut payload, &deadline, awaited)?;
+        let (header, payload, _fds) = self.receive_with_fds(awaited)?;
         Ok((header, payload))
     }
 
-    fn read_exact(&self, mut out: &mut [u8], deadline: &Deadline, awaited: &str) -> Result<()> {
+    /// Reads one whole message and the file descriptors that came with it.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Closed`] or [`Error::Io`].
+    pub fn receive_with_fds(&self, awaited: &str) -> Result<(Header, Vec<u8>, Vec<OwnedFd>)> {
+        let deadline = Deadline::after(self.patience);
+        let mut fds = Vec::new();
+        let mut head = [0; Header::SIZE];
+        self.read_exact(&mut head, &mut fds, &deadline, awaited)?;
+        let header = Header::from_bytes(head);
+        let mut payload = vec![0; header.size as usize];
+        self.read_exact(&mut payload, &mut fds, &deadline, awaited)?;
+        Ok((header, payload, fds))
+    }
+
+    fn read_exact(
+        &self,
+        mut out: &mut [u8],
+        fds: &mut Vec<OwnedFd>,
+        deadline: &Deadline,
+        awaited: &str,
+    ) -> Result<()> {
         while !out.is_empty() {
             wait_readable([self.stream.as_fd()], deadline, awaited)?;
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
@@ -128,6 +145,11 @@ impl VhostUser {
                     return Err(Error::Closed(format!("waiting for {awaited}")));
                 }
                 Err(error) => return Err(Error::io(format!("receive {awaited}"), error)),
+            }
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = message {
+                    fds.extend(rights);
+                }
             }
         }
         Ok(())

@@ -13,7 +13,8 @@ use rustix::process::Signal;
 use super::picture::Picture;
 use super::process::POLL;
 use super::root::Root;
-use super::{LabError, Result};
+use super::usage::{self, Held, Usage};
+use super::{LabError, Result, programs};
 use crate::frontend::Daemon;
 
 /// How long a screenshot may take.
@@ -27,6 +28,9 @@ pub(super) const BLOB_FILE: &str = "/memfd:nosnoop-blob";
 pub enum Kind {
     /// Our daemon, built from this workspace.
     Ours,
+    /// Our daemon with the feature `test-memtype`, which announces images with the memory types
+    /// that its option `--test-memtype` names.
+    TestMemtype,
     /// vhost-user-gpu, the C program that comes with QEMU.
     Qemu,
     /// Any other program with `--socket-path`.
@@ -54,30 +58,10 @@ impl Kind {
     pub fn name(&self) -> String {
         match self {
             Self::Ours => "nosnoop-gpu".to_owned(),
+            Self::TestMemtype => "nosnoop-gpu with test-memtype".to_owned(),
             Self::Qemu => "vhost-user-gpu".to_owned(),
             Self::Path(path) => path.display().to_string(),
         }
-    }
-}
-
-/// What a process has used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Usage {
-    /// Resident memory that is its own (anonymous), in KiB.
-    pub anonymous_kib: u64,
-    /// Resident pages of files: mostly program code, in KiB.
-    pub file_kib: u64,
-    /// Resident shared memory, in KiB: mostly the guest's own memory as far as it was read.
-    pub shared_kib: u64,
-    /// Processor time of all its threads in nanoseconds.
-    pub cpu_nanos: u64,
-}
-
-impl Usage {
-    /// Resident memory without the guest's, in KiB.
-    #[must_use]
-    pub fn own_kib(&self) -> u64 {
-        self.anonymous_kib + self.file_kib
     }
 }
 
@@ -98,6 +82,11 @@ impl Backend {
     pub fn start(kind: &Kind, root: &Root, options: &[&str]) -> Result<Self> {
         let daemon = match kind {
             Kind::Ours => Daemon::start(options),
+            Kind::TestMemtype => {
+                let mut command = Command::new(programs::test_memtype_daemon()?);
+                command.args(options);
+                Daemon::start_command(command, &["--socket-path"])
+            }
             Kind::Qemu => {
                 let program = root.c_backend.as_ref().ok_or_else(|| {
                     LabError::unavailable(format!("{} has no vhost-user-gpu", root.origin))
@@ -149,31 +138,15 @@ impl Backend {
     /// # Errors
     /// When the process has gone.
     pub fn usage(&self) -> Result<Usage> {
-        let status = format!("/proc/{}/status", self.daemon.pid());
-        let status = fs::read_to_string(&status).map_err(LabError::context(status))?;
-        let strange = || LabError::failed("/proc of the backend reads unlike any known kernel");
-        let mut usage = parse_memory(&status).ok_or_else(strange)?;
-        let threads = format!("/proc/{}/task", self.daemon.pid());
-        for thread in fs::read_dir(&threads)
-            .map_err(LabError::context(threads))?
-            .flatten()
-        {
-            // A thread that ends meanwhile takes its time along.
-            if let Ok(line) = fs::read_to_string(thread.path().join("schedstat")) {
-                usage.cpu_nanos += parse_cpu(&line).ok_or_else(strange)?;
-            }
-        }
-        Ok(usage)
+        usage::of(self.daemon.pid())
     }
 
-    /// How many file descriptors are open.
+    /// How many file descriptors and memory mappings the process has.
     ///
     /// # Errors
     /// When the process has gone.
-    pub fn descriptors(&self) -> Result<usize> {
-        let folder = format!("/proc/{}/fd", self.daemon.pid());
-        let entries = fs::read_dir(&folder).map_err(LabError::context(folder))?;
-        Ok(entries.count())
+    pub fn held(&self) -> Result<Held> {
+        usage::held(self.daemon.pid())
     }
 
     /// The memory of every host blob of our daemon, opened anew for reading and writing.
@@ -255,41 +228,9 @@ impl Backend {
     }
 }
 
-/// The memory part from the text of `/proc/PID/status`.
-fn parse_memory(status: &str) -> Option<Usage> {
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim_start_matches(':')
-            .trim()
-            .strip_suffix(" kB")?
-            .parse::<u64>()
-            .ok()
-    };
-    Some(Usage {
-        anonymous_kib: kib("RssAnon")?,
-        file_kib: kib("RssFile")?,
-        shared_kib: kib("RssShmem")?,
-        cpu_nanos: 0,
-    })
-}
-
-/// The processor time in the text of a thread's `schedstat`: its first number, in nanoseconds.
-fn parse_cpu(schedstat: &str) -> Option<u64> {
-    schedstat.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn usage_is_read_from_proc() {
-        let status = "Name:\tx\nRssAnon:\t     120 kB\nRssFile:\t 3000 kB\nRssShmem:\t 4 kB\n";
-        let usage = parse_memory(status).unwrap();
-        assert_eq!(usage.own_kib(), 3120);
-        assert_eq!(usage.shared_kib, 4);
-        assert_eq!(parse_cpu("1234 56 7\n"), Some(1234));
-    }
 
     #[test]
     fn backend_names() {

@@ -4,6 +4,7 @@
 //! The host looks at a blob's memory through `/proc`, without the daemon's help, and at the
 //! guest's page tables through QEMU.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,13 +15,14 @@ use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{BlobStep, Event, Image, Order, RenderNode, Task};
 use serde::Serialize;
 
-use super::backend::{Backend, Kind, Usage};
+use super::backend::{Backend, Kind};
 use super::demo::{Lab, ONE_MACHINE, STEP_LIMIT, wait_for_driver};
 use super::pages::{Mapped, Page};
 use super::picture::{Comparison, Picture};
 use super::process::POLL;
 use super::qemu::{Device, Machine, Setup};
 use super::report::write_report;
+use super::usage::{Held, Usage};
 use super::{LabError, Result, say};
 
 /// Options of our daemon for host blobs: a region that QEMU and its firmware place above 4 GiB,
@@ -50,10 +52,33 @@ pub struct CheckedImage {
 /// What is there while nothing is mapped.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Rest {
-    /// Open file descriptors of the backend.
-    pub descriptors: usize,
+    /// What the backend holds open.
+    pub held: Held,
     /// Memory and processor time of the backend.
     pub usage: Usage,
+    /// What QEMU holds open.
+    pub qemu_held: Held,
+    /// How many of QEMU's memory mappings are of host blobs.
+    pub qemu_blobs: usize,
+    /// Memory and processor time of QEMU.
+    pub qemu_usage: Usage,
+}
+
+impl fmt::Display for Rest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "daemon {} descriptors, {} mappings, {} KiB; QEMU {} descriptors, {} mappings ({} of \
+             blobs), {} KiB",
+            self.held.descriptors,
+            self.held.mappings,
+            self.usage.own_kib(),
+            self.qemu_held.descriptors,
+            self.qemu_held.mappings,
+            self.qemu_blobs,
+            self.qemu_usage.own_kib()
+        )
+    }
 }
 
 /// A whole run of the blob task.
@@ -231,24 +256,32 @@ fn mapped(machine: &mut Machine<'_>, images: &[Image], list: &[String]) -> Resul
     Ok(result)
 }
 
-/// Waits until neither the backend nor QEMU has anything left of any blob.
+/// Waits until neither the backend nor QEMU has anything left of any blob, and neither opens or
+/// closes anything any more.
 fn rest(machine: &mut Machine<'_>) -> Result<Rest> {
     let start = Instant::now();
+    let mut earlier = None;
     loop {
         let files = machine.backend.blob_files()?.len();
-        let mappings = machine.blob_mappings()?;
-        if files == 0 && mappings == 0 {
+        let qemu_blobs = machine.blob_mappings()?;
+        let (held, qemu_held) = (machine.backend.held()?, machine.held()?);
+        let empty = files == 0 && qemu_blobs == 0;
+        if empty && earlier == Some((held, qemu_held)) {
             return Ok(Rest {
-                descriptors: machine.backend.descriptors()?,
+                held,
                 usage: machine.backend.usage()?,
+                qemu_held,
+                qemu_blobs,
+                qemu_usage: machine.usage()?,
             });
         }
         if start.elapsed() > SETTLE_LIMIT {
             return Err(LabError::failed(format!(
-                "nothing is mapped in the guest, but the backend has {files} blobs and QEMU maps \
-                 {mappings}"
+                "nothing is mapped in the guest, but the backend has {files} blobs ({held:?}) and \
+                 QEMU maps {qemu_blobs} ({qemu_held:?})"
             )));
         }
+        earlier = empty.then_some((held, qemu_held));
         thread::sleep(POLL);
     }
 }
@@ -373,8 +406,8 @@ pub fn describe(report: &BlobReport) -> String {
             report.rounds
         ),
         format!(
-            "left over     {} descriptors in the daemon before, {} after",
-            report.before.descriptors, report.after.descriptors
+            "before        {}\n  after         {}",
+            report.before, report.after
         ),
     ]
     .map(|line| format!("  {line}\n"))

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use nosnoop_guest::wire::{Event, Order, Step, Task};
 use serde::Serialize;
 
-use super::backend::{Backend, Kind, Usage};
+use super::backend::{Backend, Kind};
 use super::demo::{Lab, ONE_MACHINE, STEP_LIMIT, wait_for_driver};
 use super::qemu::{Accelerator, Setup};
 use super::report::BootTimes;
+use super::usage::Usage;
 use super::{LabError, Result, native, say};
 
 /// How long the idle guest is watched.

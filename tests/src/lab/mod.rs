@@ -6,6 +6,7 @@
 //! [`initramfs`] packs our static guest program and the kernel modules, [`Backend`](backend::Backend)
 //! is the process under test, [`Machine`](qemu::Machine) is one running QEMU. [`demo`] and
 //! [`measure`] and [`blob`] are the runs built from them, [`builtin`] is the demo where no VM can be had.
+//! [`BareMachine`](bare::BareMachine) is QEMU without a guest, for what QEMU itself does.
 //!
 //! Every wait has a deadline, and every error says what was awaited.
 
@@ -15,11 +16,13 @@ use std::time::Instant;
 
 mod apt;
 pub mod backend;
+pub mod bare;
 pub mod blob;
 pub mod builtin;
 pub mod demo;
 pub mod initramfs;
 pub mod lines;
+pub mod mapping_backend;
 pub mod measure;
 mod modules;
 mod native;
@@ -29,8 +32,11 @@ pub mod process;
 pub mod programs;
 pub mod qemu;
 mod qmp;
+mod qtest;
 pub mod report;
 pub mod root;
+pub mod usage;
+mod virtio_pci;
 
 /// Why something in the lab did not work.
 #[derive(Debug, thiserror::Error)]

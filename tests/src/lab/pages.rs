@@ -32,6 +32,18 @@ pub enum MemoryType {
 }
 
 impl MemoryType {
+    /// What Linux's virtio-gpu driver maps a blob of this `map_info` as; `None` for a value that
+    /// the specification does not name.
+    #[must_use]
+    pub fn of_map_info(map_info: u32) -> Option<Self> {
+        match map_info {
+            1 => Some(Self::WriteBack),
+            2 => Some(Self::UncachedMinus),
+            3 => Some(Self::WriteCombining),
+            _ => None,
+        }
+    }
+
     /// The name in Linux's list.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,4 +1,5 @@
-//! Builds the guest's program, with the cargo that runs this one, and knows where results go.
+//! Builds programs that are no part of an ordinary build, with the cargo that runs this one, and
+//! knows where results go.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,13 @@ const PACKAGE: &str = "nosnoop-guest";
 
 /// The target whose C library can be linked into a program as a whole.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The environment variable that names a daemon with the feature `test-memtype`.
+pub const TEST_MEMTYPE_VARIABLE: &str = "NOSNOOP_GPU_TEST_MEMTYPE_BIN";
+
+/// The target folder, inside the usual one, of everything with that feature: in the usual one it
+/// would take the place of the daemon that all other tests use.
+pub const TEST_MEMTYPE_FOLDER: &str = "test-memtype";
 
 /// The root folder of the workspace.
 #[must_use]
@@ -26,27 +34,58 @@ pub fn target_folder() -> PathBuf {
     workspace().join(named.unwrap_or_else(|| PathBuf::from("target")))
 }
 
+/// A `cargo build` with a target folder of its own.
+fn cargo_build(target: &Path) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["build", "--quiet"])
+        .current_dir(workspace())
+        .env("CARGO_TARGET_DIR", target)
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command, what: &str) -> Result<()> {
+    say(format_args!("building {what}"));
+    let status = command
+        .status()
+        .map_err(LabError::context("cannot run cargo"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(LabError::failed(format!(
+        "building {what} failed ({status})"
+    )))
+}
+
 /// The guest's `/init`, linked statically.
 ///
 /// # Errors
 /// When it does not build.
 pub fn guest() -> Result<PathBuf> {
-    say("building the guest program");
     let target = target_folder().join("guest");
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--release", "--package", PACKAGE])
+    let mut command = cargo_build(&target);
+    command
+        .args(["--release", "--package", PACKAGE])
         .args(["--bin", PACKAGE, "--target", GUEST_TARGET])
-        .current_dir(workspace())
-        .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .stdin(Stdio::null())
-        .status()
-        .map_err(LabError::context("cannot run cargo"))?;
-    if !status.success() {
-        return Err(LabError::failed(format!(
-            "building {PACKAGE} failed ({status})"
-        )));
-    }
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    run(&mut command, "the guest program")?;
     Ok(target.join(GUEST_TARGET).join("release").join(PACKAGE))
+}
+
+/// Our daemon with the feature `test-memtype`: what [`TEST_MEMTYPE_VARIABLE`] names, else built.
+/// There are only debug builds of it.
+///
+/// # Errors
+/// When it does not build.
+pub fn test_memtype_daemon() -> Result<PathBuf> {
+    if let Some(path) = env::var_os(TEST_MEMTYPE_VARIABLE) {
+        return Ok(path.into());
+    }
+    let target = target_folder().join(TEST_MEMTYPE_FOLDER);
+    let mut command = cargo_build(&target);
+    command.args(["--package", "nosnoop-gpu", "--features", "test-memtype"]);
+    run(&mut command, "the daemon with test-memtype")?;
+    Ok(target.join("debug/nosnoop-gpu"))
 }

@@ -22,6 +22,7 @@ use super::picture::Picture;
 use super::process::{POLL, Reaped};
 use super::qmp::Qmp;
 use super::root::Root;
+use super::usage::{self, Held, Usage};
 use super::{LabError, Result};
 
 /// How long a QEMU that has closed its consoles may take to end.
@@ -59,19 +60,22 @@ impl Accelerator {
             Ok("tcg") => return Self::Tcg,
             _ => {}
         }
-        let opens = || {
-            File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/kvm")
-                .is_ok()
-        };
         let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        if has_virtualization(&processor) && opens() {
+        if has_virtualization(&processor) && Self::kvm_opens() {
             Self::Kvm
         } else {
             Self::Tcg
         }
+    }
+
+    /// Whether `/dev/kvm` opens: enough for a machine whose processor only halts.
+    #[must_use]
+    pub fn kvm_opens() -> bool {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
     }
 
     /// The name that QEMU knows.
@@ -106,7 +110,8 @@ pub enum Device {
 }
 
 impl Device {
-    fn argument(self) -> String {
+    /// The argument for `-device`; the socket device to the backend is `vgpu`.
+    pub(super) fn argument(self) -> String {
         match self {
             Self::Gpu(None) => "vhost-user-gpu-pci,chardev=vgpu".to_owned(),
             Self::Gpu(Some(Size { width, height })) => {
@@ -130,10 +135,12 @@ pub struct Setup {
     pub rounds: u64,
     /// Whether a reboot of the guest starts it again; else it ends QEMU.
     pub may_reboot: bool,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
 }
 
 impl Setup {
-    /// `task` on the GPU with a display of the default size.
+    /// `task` on the GPU with a display of the default size, under what boots a guest here.
     #[must_use]
     pub fn new(task: Task) -> Self {
         Self {
@@ -141,6 +148,7 @@ impl Setup {
             task,
             rounds: 100,
             may_reboot: false,
+            accelerator: Accelerator::probe(),
         }
     }
 }
@@ -321,9 +329,23 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// When QEMU has gone.
     pub fn blob_mappings(&self) -> Result<usize> {
-        let path = format!("/proc/{}/maps", self.process.id());
-        let maps = fs::read_to_string(&path).map_err(LabError::context(path))?;
-        Ok(maps.lines().filter(|line| line.contains(BLOB_FILE)).count())
+        usage::mappings(self.process.id(), BLOB_FILE)
+    }
+
+    /// How many file descriptors and memory mappings QEMU has.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn held(&self) -> Result<Held> {
+        usage::held(self.process.id())
+    }
+
+    /// Memory and processor time of QEMU.
+    ///
+    /// # Errors
+    /// When QEMU has gone.
+    pub fn usage(&self) -> Result<Usage> {
+        usage::of(self.process.id())
     }
 
     /// Switches the guest off and waits until QEMU has ended.
@@ -339,7 +361,34 @@ impl<'a> Machine<'a> {
 
 /// QEMU's command line.
 fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
-    let accelerator = Accelerator::probe();
+    let mut command = base_command(root, setup.accelerator);
+    if !setup.may_reboot {
+        command.arg("-no-reboot");
+    }
+    command
+        .arg("-chardev")
+        .arg(socket_device("qmp", &folder.join("qmp")));
+    command.args(["-mon", "chardev=qmp,mode=control"]);
+    for port in ["console", "link"] {
+        command
+            .arg("-chardev")
+            .arg(socket_device(port, &folder.join(port)));
+        command.args(["-serial", &format!("chardev:{port}")]);
+    }
+    command.arg("-chardev").arg(socket_device("vgpu", socket));
+    command.args(["-device", &setup.device.argument()]);
+    command
+        .arg("-kernel")
+        .arg(&root.kernel.image)
+        .arg("-initrd")
+        .arg(archive);
+    command.args(["-append", &parameters(setup)]);
+    command
+}
+
+/// The part of the command line that all machines share: a PC with memory that can be shared, and
+/// nothing else.
+pub(super) fn base_command(root: &Root, accelerator: Accelerator) -> Command {
     let mut command = root.qemu.command();
     if let Some(modules) = &root.qemu_modules {
         command.env("QEMU_MODULE_DIR", modules);
@@ -369,33 +418,14 @@ fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Se
     command.args(["-object", "memory-backend-memfd,id=mem,size=1024M,share=on"]);
     // The machine ends with this program, however that ends.
     command.args(["-run-with", "exit-with-parent=on"]);
-    if !setup.may_reboot {
-        command.arg("-no-reboot");
-    }
-    let socket_device = |id: &str, path: &Path| {
-        // A comma in a value is written twice.
-        let path = path.to_string_lossy().replace(',', ",,");
-        OsString::from(format!("socket,id={id},path={path}"))
-    };
     command
-        .arg("-chardev")
-        .arg(socket_device("qmp", &folder.join("qmp")));
-    command.args(["-mon", "chardev=qmp,mode=control"]);
-    for port in ["console", "link"] {
-        command
-            .arg("-chardev")
-            .arg(socket_device(port, &folder.join(port)));
-        command.args(["-serial", &format!("chardev:{port}")]);
-    }
-    command.arg("-chardev").arg(socket_device("vgpu", socket));
-    command.args(["-device", &setup.device.argument()]);
-    command
-        .arg("-kernel")
-        .arg(&root.kernel.image)
-        .arg("-initrd")
-        .arg(archive);
-    command.args(["-append", &parameters(setup)]);
-    command
+}
+
+/// The argument for `-chardev` that connects to a listening socket.
+pub(super) fn socket_device(id: &str, path: &Path) -> OsString {
+    // A comma in a value is written twice.
+    let path = path.to_string_lossy().replace(',', ",,");
+    OsString::from(format!("socket,id={id},path={path}"))
 }
 
 /// The kernel's command line.
@@ -408,7 +438,7 @@ fn parameters(setup: &Setup) -> String {
 }
 
 /// Waits for QEMU to connect one of its ports.
-fn accept(
+pub(super) fn accept(
     listener: &UnixListener,
     what: &str,
     process: &mut Reaped,

@@ -7,6 +7,8 @@ use std::{env, io};
 
 use serde::Deserialize;
 
+use crate::lab::programs::{TEST_MEMTYPE_FOLDER, TEST_MEMTYPE_VARIABLE};
+
 /// The package whose test target [`VM_TARGET`] boots virtual machines.
 const TESTS_PACKAGE: &str = "nosnoop-tests";
 
@@ -167,6 +169,18 @@ impl Workspace {
         let path = self.target.join(profile).join("nosnoop-gpu");
         path.to_string_lossy().into_owned()
     }
+
+    /// The target folder of the daemon with the feature `test-memtype`, so that it never takes the
+    /// place of the ordinary one.
+    fn test_memtype_folder(&self) -> String {
+        let path = self.target.join(TEST_MEMTYPE_FOLDER);
+        path.to_string_lossy().into_owned()
+    }
+
+    /// That daemon.
+    fn test_memtype_daemon(&self) -> String {
+        format!("{}/debug/nosnoop-gpu", self.test_memtype_folder())
+    }
 }
 
 /// All steps in the order in which they run: what fails soonest first.
@@ -223,6 +237,7 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
             ],
         ),
     ];
+    steps.extend(test_memtype_steps(workspace));
 
     let mut tests = Step::new(
         "test",
@@ -268,6 +283,20 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
         Tests
     };
     steps.push(Step::new("test-release", release_kind, 40, &release));
+    let command_line = [
+        "test",
+        "--release",
+        "-p",
+        TESTS_PACKAGE,
+        "--test",
+        "command_line",
+        "--",
+        "--show-output",
+    ];
+    steps.push(
+        Step::new("command-line-release", release_kind, 20, &command_line)
+            .with("NOSNOOP_GPU_BIN", workspace.daemon("release")),
+    );
 
     let fuzz = [
         "run",
@@ -312,6 +341,7 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
             ],
         )
         .with("NOSNOOP_GPU_BIN", workspace.daemon("release"))
+        .with(TEST_MEMTYPE_VARIABLE, workspace.test_memtype_daemon())
     });
 
     let deny = ["deny", "check", "bans", "licenses", "sources"];
@@ -325,6 +355,38 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
     steps.push(Step::new("deny", deny_kind, 5, &deny));
     steps.push(Step::new("advisories", advisories_kind, 5, &advisories));
     steps
+}
+
+/// What concerns the daemon with the feature `test-memtype`: the one other way to build it.
+fn test_memtype_steps(workspace: &Workspace) -> [Step; 3] {
+    let target = workspace.test_memtype_folder();
+    let step = |name, kind, command, last: &[&str]| {
+        let first = [
+            command,
+            "-p",
+            "nosnoop-gpu",
+            "--features",
+            "test-memtype",
+            "--target-dir",
+            &target,
+        ];
+        Step::new(name, kind, 30, &[&first[..], last].concat())
+    };
+    [
+        step(
+            "clippy-test-memtype",
+            Kind::Check,
+            "clippy",
+            &["--all-targets", "--", "-D", "warnings"],
+        ),
+        step("build-test-memtype", Kind::Check, "build", &[]),
+        step(
+            "test-test-memtype",
+            Kind::Tests,
+            "test",
+            &["--lib", "memory::test_memtype", "--", "--show-output"],
+        ),
+    ]
 }
 
 fn has_cargo_deny() -> bool {
@@ -396,6 +458,20 @@ mod tests {
         };
         assert!(matches!(kind(no_vm, "vm"), Kind::SkippedTests(_)));
         assert_eq!(kind(no_vm, "fuzz"), Kind::Check);
+    }
+
+    #[test]
+    fn only_its_own_steps_see_the_feature_for_tests() {
+        for step in steps(&workspace(), Options::default()) {
+            let line = step.command_line();
+            let has_feature = line.contains("--features test-memtype");
+            let has_folder = line.contains("--target-dir /w/target/test-memtype");
+            assert_eq!(has_feature, step.name.ends_with("test-memtype"), "{line}");
+            assert_eq!(has_feature, has_folder, "{line}");
+            let variable =
+                "NOSNOOP_GPU_TEST_MEMTYPE_BIN=\"/w/target/test-memtype/debug/nosnoop-gpu\"";
+            assert_eq!(line.contains(variable), step.name == "vm", "{line}");
+        }
     }
 
     #[test]
