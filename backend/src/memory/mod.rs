@@ -2,10 +2,12 @@
 //! ([`alloc`], [`kind`]), where it comes from ([`memfd`]), and what is known of the host ([`fact`]).
 
 pub mod alloc;
+pub mod effective;
 pub mod fact;
 pub mod image;
 pub mod kind;
 pub mod memfd;
+pub mod plan;
 #[cfg(feature = "test-memtype")]
 pub mod test_memtype;
 
