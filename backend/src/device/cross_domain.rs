@@ -15,7 +15,7 @@ use super::host_blob::HostBlob;
 use super::quota::MAX_IMAGES;
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
-use crate::memory::{image, image_cache, memfd};
+use crate::memory::image;
 
 /// Channel type 0: none. Others (Wayland and such) are not served here.
 const NO_CHANNEL: u32 = 0;

@@ -1,20 +1,26 @@
 //! Memory of the host's page cache: what there is on every Linux host, without any GPU.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use nosnoop_protocol::MapCache;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use super::PAGE_SIZE;
-use super::alloc::HostMemory;
+use super::HostMemory;
+use crate::memory::PAGE_SIZE;
+use crate::memory::kind::{PageKinds, Snooping, Traits};
+
+/// What it is: page cache pages, which every process maps cached and no device is given.
+pub(super) const TRAITS: Traits = Traits {
+    host: Some(MapCache::Cached),
+    kinds: PageKinds::Ram,
+    snooping: Snooping::NoDevice,
+    verified: true,
+};
 
 /// Allocates `len` bytes of zeros in a file of their own. Pages are taken from the host when they
 /// are first touched.
-///
-/// `cache` is what guests are told. It changes nothing on the host, where these pages are mapped
-/// cached: [`image_cache`](super::image_cache) decides it, and knows only `Cached` outside of test
-/// builds.
 ///
 /// The file can neither shrink nor grow, and that is sealed: no holder of the descriptor can cut
 /// pages off under a mapping, at which the mapping process would die.
@@ -22,7 +28,12 @@ use super::alloc::HostMemory;
 /// # Errors
 /// `InvalidInput` when `len` is 0, not a multiple of [`PAGE_SIZE`], or more than a file can have;
 /// else what the kernel says (no memory, no descriptors).
-pub fn allocate(len: u64, cache: MapCache) -> io::Result<HostMemory> {
+pub fn allocate(len: u64) -> io::Result<HostMemory> {
+    HostMemory::new(sealed_file(len)?, 0, len, TRAITS)
+}
+
+/// The file of [`allocate`].
+pub(super) fn sealed_file(len: u64) -> io::Result<OwnedFd> {
     if len == 0 || !len.is_multiple_of(PAGE_SIZE) || i64::try_from(len).is_err() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -35,7 +46,7 @@ pub fn allocate(len: u64, cache: MapCache) -> io::Result<HostMemory> {
     rustix::fs::ftruncate(&file, len)?;
     // Not WRITE: the guest and the front-end write to it.
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    HostMemory::new(file, 0, len, cache)
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -48,15 +59,12 @@ mod tests {
     use super::*;
     use crate::GuestMemory;
 
-    fn cached(len: u64) -> io::Result<HostMemory> {
-        allocate(len, MapCache::Cached)
-    }
-
     #[test]
     fn memory_is_zeros_of_the_size_asked_for() {
-        let memory = cached(3 * PAGE_SIZE).unwrap();
+        let memory = allocate(3 * PAGE_SIZE).unwrap();
         assert_eq!(memory.len(), 3 * 4096);
         assert_eq!(memory.offset(), 0);
+        assert_eq!(memory.traits(), TRAITS);
         assert_eq!(memory.cache(), MapCache::Cached);
         let mut bytes = vec![9; 3 * 4096];
         memory.read(0, &mut bytes).unwrap();
@@ -68,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_size_is_sealed_and_the_bytes_are_not() {
-        let memory = cached(2 * PAGE_SIZE).unwrap();
+        let memory = allocate(2 * PAGE_SIZE).unwrap();
         let fd = &memory.fd();
         let seals = rustix::fs::fcntl_get_seals(fd).unwrap();
         assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
@@ -83,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_mapping_sees_what_is_written_and_the_reverse() {
-        let memory = cached(2 * PAGE_SIZE).unwrap();
+        let memory = allocate(2 * PAGE_SIZE).unwrap();
         let file = File::from(memory.fd().try_clone().unwrap());
         let range = (GuestAddress(0), 8192, Some(FileOffset::new(file, 0)));
         let mapping = GuestMemory::from_ranges_with_files([range]).unwrap();
@@ -102,7 +110,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_not_inherited_and_end_with_their_last_owner() {
-        let memory = cached(PAGE_SIZE).unwrap();
+        let memory = allocate(PAGE_SIZE).unwrap();
         let flags = rustix::io::fcntl_getfd(memory.fd()).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         let fd = Arc::downgrade(&memory.fd());
@@ -116,16 +124,16 @@ mod tests {
     #[test]
     fn sizes_that_are_no_memory_are_refused() {
         for len in [0, 1, 4095, 4097, 1 << 63, u64::MAX, u64::MAX - 4095] {
-            let refused = cached(len).unwrap_err();
+            let refused = allocate(len).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{len}");
         }
         // The most a file could have: whatever the kernel says of it, it is an answer.
-        drop(cached((1 << 63) - PAGE_SIZE));
+        drop(allocate((1 << 63) - PAGE_SIZE));
     }
 
     #[test]
     fn nobody_can_make_a_program_of_it() {
-        let memory = cached(PAGE_SIZE).unwrap();
+        let memory = allocate(PAGE_SIZE).unwrap();
         let seals = rustix::fs::fcntl_get_seals(memory.fd()).unwrap();
         if !seals.contains(SealFlags::EXEC) {
             println!("SKIPPED: this kernel does not know MFD_NOEXEC_SEAL (Linux 6.3)");

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use nosnoop_protocol::MapCache;
 
-use super::PAGE_SIZE;
+use super::gem::GemObject;
+use crate::memory::PAGE_SIZE;
+use crate::memory::kind::Traits;
 
-/// Memory that the front-end can map for a guest: a range of a file, and how the guest must map it.
+/// Memory that the front-end can map for a guest: a range of a file, and what is known of it.
 ///
 /// The memory lives as long as this, its clones, or a mapping of it anywhere.
 #[derive(Debug, Clone)]
@@ -16,26 +18,80 @@ pub struct HostMemory {
     fd: Arc<OwnedFd>,
     offset: u64,
     len: u64,
-    cache: MapCache,
+    traits: Traits,
+    access: Access,
+}
+
+/// How this process gets at the bytes.
+#[derive(Debug, Clone)]
+enum Access {
+    /// By reading and writing the file.
+    File,
+    /// By mapping it. Reading a device node would wait for the device's events.
+    Mapping,
+    /// By mapping the node of a device, which keeps the memory while it has the handle.
+    Device { _object: Arc<GemObject> },
 }
 
 impl HostMemory {
-    /// `len` bytes of `fd` from `offset` on. The caller sees to it that the file has them for good.
+    /// `len` bytes of a plain file from `offset` on. The caller sees to it that the file has them for
+    /// good, and that `traits` are true.
     ///
     /// # Errors
     /// `InvalidInput` when `offset` or `len` is not a multiple of [`PAGE_SIZE`], `len` is 0, or the
     /// end is past what a file can have.
-    pub fn new(fd: OwnedFd, offset: u64, len: u64, cache: MapCache) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd, offset: u64, len: u64, traits: Traits) -> io::Result<Self> {
+        Self::with_access(Arc::new(fd), offset, len, traits, Access::File)
+    }
+
+    /// `len` bytes of a dma-buf, from its beginning.
+    ///
+    /// # Errors
+    /// As [`HostMemory::new`], and when the dma-buf is smaller.
+    pub(super) fn dma_buf(fd: OwnedFd, len: u64, traits: Traits) -> io::Result<Self> {
+        if rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))? < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Self::with_access(Arc::new(fd), 0, len, traits, Access::Mapping)
+    }
+
+    /// `len` bytes of a buffer, which the node's file has at `offset` for whoever has this very open
+    /// file description. The handle is kept.
+    ///
+    /// # Errors
+    /// As [`HostMemory::new`], and for offset 0, where no node has a buffer.
+    pub(super) fn device(
+        object: GemObject,
+        offset: u64,
+        len: u64,
+        traits: Traits,
+    ) -> io::Result<Self> {
+        if offset == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let fd = object.node().fd();
+        let _object = Arc::new(object);
+        Self::with_access(fd, offset, len, traits, Access::Device { _object })
+    }
+
+    fn with_access(
+        fd: Arc<OwnedFd>,
+        offset: u64,
+        len: u64,
+        traits: Traits,
+        access: Access,
+    ) -> io::Result<Self> {
         let end = offset.checked_add(len);
         let pages = offset.is_multiple_of(PAGE_SIZE) && len.is_multiple_of(PAGE_SIZE);
         if len == 0 || !pages || end.is_none_or(|end| i64::try_from(end).is_err()) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(Self {
-            fd: Arc::new(fd),
+            fd,
             offset,
             len,
-            cache,
+            traits,
+            access,
         })
     }
 
@@ -58,10 +114,10 @@ impl HostMemory {
         self.len
     }
 
-    /// How the guest must map it.
+    /// What is known of it.
     #[must_use]
-    pub fn cache(&self) -> MapCache {
-        self.cache
+    pub fn traits(&self) -> Traits {
+        self.traits
     }
 
     /// Copies the bytes from `at` on, counted from the start of the memory. What the guest writes
@@ -71,8 +127,8 @@ impl HostMemory {
     /// otherwise, which the caller sees to (scanouts refuse such memory).
     ///
     /// # Errors
-    /// `InvalidInput`, and nothing is copied, when they do not lie inside the memory; else what the
-    /// kernel says.
+    /// `Unsupported`, and nothing is copied, for memory that can be mapped only; `InvalidInput`, and
+    /// nothing is copied, when they do not lie inside the memory; else what the kernel says.
     pub fn read(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
         let mut position = self.position(at, bytes.len())?;
         let mut rest = bytes;
@@ -91,8 +147,9 @@ impl HostMemory {
     /// otherwise.
     ///
     /// # Errors
-    /// `InvalidInput`, and nothing is written, when they do not lie inside the memory; else what the
-    /// kernel says, and some may have been written.
+    /// `Unsupported`, and nothing is written, for memory that can be mapped only; `InvalidInput`, and
+    /// nothing is written, when they do not lie inside the memory; else what the kernel says, and
+    /// some may have been written.
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut position = self.position(at, bytes.len())?;
         let mut rest = bytes;
@@ -111,6 +168,9 @@ impl HostMemory {
 
     /// Where in the file `count` bytes from `at` on begin.
     fn position(&self, at: u64, count: usize) -> io::Result<u64> {
+        if !matches!(self.access, Access::File) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let inside = u64::try_from(count)
             .ok()
             .and_then(|count| at.checked_add(count))
@@ -133,6 +193,14 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::memory::kind::{PageKinds, Snooping};
+
+    const WC: Traits = Traits {
+        host: Some(MapCache::Wc),
+        kinds: PageKinds::Either,
+        snooping: Snooping::No,
+        verified: false,
+    };
 
     /// A file of pages 0, 1, 2 and 3, filled with their numbers, and the memory of the middle two.
     fn middle() -> (File, HostMemory) {
@@ -142,7 +210,7 @@ mod tests {
             file.write_all_at(&[page; 4096], at).unwrap();
         }
         let fd = file.try_clone().unwrap().into();
-        let memory = HostMemory::new(fd, PAGE_SIZE, 8192, MapCache::Wc).unwrap();
+        let memory = HostMemory::new(fd, PAGE_SIZE, 8192, WC).unwrap();
         (file, memory)
     }
 
@@ -151,6 +219,7 @@ mod tests {
         let (_, memory) = middle();
         assert_eq!(memory.offset(), 4096);
         assert_eq!(memory.len(), 8192);
+        assert_eq!(memory.traits(), WC);
         assert_eq!(memory.cache(), MapCache::Wc);
         assert!(Arc::ptr_eq(&memory.fd(), &memory.clone().fd()));
     }
@@ -172,7 +241,7 @@ mod tests {
             (1 << 63, 1 << 63),
         ] {
             let file = tempfile::tempfile().unwrap().into();
-            let refused = HostMemory::new(file, offset, len, MapCache::Cached).unwrap_err();
+            let refused = HostMemory::new(file, offset, len, WC).unwrap_err();
             assert_eq!(
                 refused.kind(),
                 io::ErrorKind::InvalidInput,
@@ -232,6 +301,22 @@ mod tests {
         let (file, memory) = middle();
         file.set_len(5000).unwrap();
         let refused = memory.read(0, &mut [0; 8192]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_dma_buf_has_as_much_as_is_said_and_is_mapped_only() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(8192).unwrap();
+        let fd = || OwnedFd::from(file.try_clone().unwrap());
+        let memory = HostMemory::dma_buf(fd(), 8192, WC).unwrap();
+        for at in [0, 9000] {
+            let read = memory.read(at, &mut [0]).unwrap_err();
+            assert_eq!(read.kind(), io::ErrorKind::Unsupported);
+            let written = memory.write(at, &[0]).unwrap_err();
+            assert_eq!(written.kind(), io::ErrorKind::Unsupported);
+        }
+        let refused = HostMemory::dma_buf(fd(), 12_288, WC).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::UnexpectedEof);
     }
 }
