@@ -1,5 +1,10 @@
-//! Memory that the host makes for guests: how images lie in it ([`image`]), what it is
-//! and where it comes from ([`alloc`], [`kind`]), and what is known of the host ([`fact`]).
+//! Memory that the host makes for guests.
+//!
+//! An image's way: [`image`] says how it lies in memory, [`source`] allocates it ([`alloc`], which
+//! records its traits, [`kind`]) and has [`plan`] decide how it may be mapped, and [`planned`] keeps
+//! both together and flushes caches ([`flush`]) before a guest reaches it and after. [`facts`] is what
+//! is known of the host, each [`fact`] with its source; [`effective`] is what memory types come to on
+//! real hosts, against which the policy is tested.
 
 pub mod alloc;
 pub mod effective;

@@ -117,8 +117,8 @@ impl MapPlan {
     ///
     /// True where the host maps RAM other than cached: the kernel that lends the pages counts on
     /// clean caches, and a guest may have mapped them cached whatever it was told. Never where a
-    /// page may be device memory: flushing that machine-checks on some platforms, and RAM among it
-    /// is left to the kernel, which clears and flushes what it moves and lends again.
+    /// page may be device memory: flushing that machine-checks on some platforms, so RAM among it is
+    /// left to the kernel.
     #[must_use]
     pub fn flush(&self) -> bool {
         self.flush

@@ -66,7 +66,7 @@ pub enum VmmMemtype {
 pub(super) struct Honors {
     pub(super) answer: Fact<bool>,
     /// What would change an answer that is not yes.
-    pub(super) advice: &'static str,
+    pub(super) advice: Option<&'static str>,
 }
 
 /// Whether the guest's own memory type takes effect, for each kind of page.
@@ -84,7 +84,6 @@ const DISABLE_QUIRK: &str = "start QEMU (11.1 or later) with -accel kvm,honor-gu
      --vmm-memtype=honored";
 const IMPOSSIBLE: &str = "no VMM on KVM can change that on this host";
 const NOT_IGNORED: &str = "if the VMM does honor it, leave out --vmm-memtype=ignored";
-const NOTHING: &str = "nothing needs to change";
 
 impl VmmFacts {
     /// What is known of the VMM.
@@ -111,9 +110,9 @@ impl VmmFacts {
         &self.of(kind).answer
     }
 
-    /// What would change an answer for pages of this kind that is not yes: half a sentence.
+    /// What would change the answer for pages of this kind, half a sentence; `None` if it is yes.
     #[must_use]
-    pub fn advice(&self, kind: PageKind) -> &'static str {
+    pub fn advice(&self, kind: PageKind) -> Option<&'static str> {
         self.of(kind).advice
     }
 
@@ -134,21 +133,21 @@ impl VmmFacts {
 fn yes(source: impl Into<String>) -> Honors {
     Honors {
         answer: Fact::known(true, source),
-        advice: NOTHING,
+        advice: None,
     }
 }
 
 fn no(source: impl Into<String>, advice: &'static str) -> Honors {
     Honors {
         answer: Fact::known(false, source),
-        advice,
+        advice: Some(advice),
     }
 }
 
 fn unknown(why: impl Into<String>, advice: &'static str) -> Honors {
     Honors {
         answer: Fact::unknown(why),
-        advice,
+        advice: Some(advice),
     }
 }
 

@@ -130,11 +130,13 @@ fn sentence(failure: Failure, vmm: &VmmFacts, policy: Policy) -> String {
                 Some(_) => "takes no effect",
                 None => "is not known to take effect",
             };
-            let (why, advice) = (honored.source(), vmm.advice(kind));
-            with_way_out(
-                &format!("memslot: the guest's memory type {how} for {kind} ({why}); {advice}"),
-                policy,
-            )
+            let why = honored.source();
+            let mut said = format!("memslot: the guest's memory type {how} for {kind} ({why})");
+            if let Some(advice) = vmm.advice(kind) {
+                said.push_str("; ");
+                said.push_str(advice);
+            }
+            with_way_out(&said, policy)
         }
         Failure::HostCpu => "host mapping: a CPU of the host uses it, so the guest's cannot be \
              cached instead"

@@ -68,7 +68,8 @@ fn intel_honors_device_memory_and_ram_only_with_the_quirk_off() {
         ]
     );
     let vmm = VmmFacts::new(&host, VmmMemtype::Auto, false);
-    assert_eq!(vmm.advice(PageKind::Ram), QEMU);
+    assert_eq!(vmm.advice(PageKind::Ram), Some(QEMU));
+    assert_eq!(vmm.advice(PageKind::Mmio), None);
     let stated = VmmFacts::new(&host, VmmMemtype::Honored, false);
     let ram = stated.honors(PageKind::Ram).to_string();
     assert_eq!(ram, "yes (stated by --vmm-memtype=honored)");
@@ -85,7 +86,7 @@ fn intel_without_self_snoop_cannot_honor_ram() {
         ]
     );
     let vmm = VmmFacts::new(&host, VmmMemtype::Auto, false);
-    let advice = vmm.advice(PageKind::Ram);
+    let advice = vmm.advice(PageKind::Ram).unwrap();
     assert_eq!(advice, "no VMM on KVM can change that on this host");
     // The operator's word stands, but not silently.
     let stated = VmmFacts::new(&host, VmmMemtype::Honored, false);
@@ -173,7 +174,7 @@ fn a_host_that_is_a_guest_or_may_be_is_unknown() {
         assert_eq!(alone(&host), [said; 2]);
     }
     let vmm = VmmFacts::new(&nested(Vendor::Amd), VmmMemtype::Auto, false);
-    let advice = vmm.advice(PageKind::Ram);
+    let advice = vmm.advice(PageKind::Ram).unwrap();
     assert!(advice.ends_with("--vmm-memtype=honored"), "{advice}");
 }
 

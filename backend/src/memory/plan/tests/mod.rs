@@ -43,7 +43,7 @@ fn fact<T>(value: Option<T>) -> Fact<T> {
 fn vmm(ram: Option<bool>, mmio: Option<bool>, speaks_memtype: bool) -> VmmFacts {
     let honors = |answer| vmm::Honors {
         answer: fact(answer),
-        advice: "change the test",
+        advice: Some("change the test"),
     };
     VmmFacts {
         ram: honors(ram),
