@@ -1,3 +1,8 @@
-//! The only unsafe code of this crate: taking over file descriptors that arrive as plain numbers.
+//! The only unsafe code of this crate: taking over file descriptors that arrive as plain numbers,
+//! the host's own mappings of memory that guests and devices change, and the CPU's instructions for
+//! its caches.
 
+pub(crate) mod cache;
 pub(crate) mod fd;
+pub(crate) mod mmap;
+mod stream;
