@@ -14,6 +14,8 @@ use nosnoop_protocol::ids::MAX_SCANOUTS;
 use crate::daemon::serve::{Endpoint, Options};
 use crate::device::quota::{DEFAULT_HOSTMEM, DEFAULT_RESOURCES, Limits, MAX_EDGE};
 use crate::display::{DEFAULT_OUTPUT, OutputConfig};
+use crate::memory::plan::{Noncoherent, Policy, VmmMemtype};
+use crate::memory::source::Choice;
 #[cfg(feature = "test-memtype")]
 use crate::memory::test_memtype;
 
@@ -53,9 +55,25 @@ struct Arguments {
     #[arg(long)]
     print_capabilities: bool,
 
-    /// DRM render node of the 3D renderer (not in this build)
+    /// DRM node of the GPU that blobs' memory comes from: a render node of i915, xe or amdgpu, or
+    /// the card node of vgem (default: plain memory)
     #[arg(long, value_name = "PATH")]
     render_node: Option<PathBuf>,
+
+    /// What to do with GPU memory that is accessed without snooping CPU caches: map it
+    /// write-combining where every link is known to agree, else refuse; allocate coherent memory
+    /// instead of a refusal; or never use any
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    noncoherent: Noncoherent,
+
+    /// Whether the VMM lets a guest's own memory type take effect: what it says and the host
+    /// guarantees, or what you know
+    #[arg(long, value_name = "TRUTH", value_enum, default_value_t)]
+    vmm_memtype: VmmMemtype,
+
+    /// Map write-combining also what no recorded test has shown to work on real hardware
+    #[arg(long)]
+    allow_unverified: bool,
 
     /// Enable the virgl 3D renderer (not in this build)
     #[arg(long)]
@@ -137,15 +155,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     if parsed.print_capabilities {
         return Ok(Action::Print(format!("{CAPABILITIES}\n")));
     }
-    if parsed.virgl || parsed.render_node.is_some() {
-        let option = if parsed.virgl {
-            "--virgl"
-        } else {
-            "--render-node"
-        };
-        return Err(UsageError(format!(
-            "{option} needs a 3D renderer, which this build does not have; leave it out for 2D"
-        )));
+    if parsed.virgl {
+        return Err(UsageError(
+            "--virgl needs a 3D renderer, which this build does not have; leave it out for 2D"
+                .to_owned(),
+        ));
     }
     let endpoint = match (parsed.socket_path, parsed.fd) {
         (Some(path), None) => Endpoint::Path(path),
@@ -171,6 +185,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     if let Some(types) = parsed.test_memtype {
         test_memtype::announce(types);
     }
+    let memory = Choice {
+        node: parsed.render_node,
+        vmm: parsed.vmm_memtype,
+        policy: Policy {
+            noncoherent: parsed.noncoherent,
+            allow_unverified: parsed.allow_unverified,
+        },
+    };
     // Who hands a socket over is libvirt, and pairs it with QEMU's vhost-user-gpu. That one has no
     // shared memory and passes VIRGL on without CONTEXT_INIT: Mesa would take it for 3D.
     let default_shm_size = match endpoint {
@@ -188,6 +210,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         shm_size: parsed.shm_size.unwrap_or(default_shm_size),
         mem_slots: !parsed.no_mem_slots,
         shm_deadline: Duration::from_secs(parsed.shm_deadline),
+        memory,
         screenshot_dir: parsed.screenshot_dir,
     };
     // The parser has allowed nothing that is not a level.
@@ -321,7 +344,7 @@ mod tests {
             .into_iter()
             .chain(std::iter::repeat_n("--output=64x64", 17))
             .collect::<Vec<_>>();
-        let cases: [(&[&str], &str); 15] = [
+        let cases: [(&[&str], &str); 16] = [
             (&[], "--socket-path"),
             (&["--socket-path=/s", "--fd=3"], "--fd"),
             (&["--fd=x"], "--fd"),
@@ -329,7 +352,8 @@ mod tests {
             (&["--socket-path=/s", "--output=5"], "WIDTHxHEIGHT"),
             (&["--socket-path=/s", "--output=5x5@0"], "refresh"),
             (&["--socket-path=/s", "--virgl"], "3D renderer"),
-            (&["--socket-path=/s", "--render-node=/dev/x"], "3D renderer"),
+            (&["--socket-path=/s", "--noncoherent=on"], "noncoherent"),
+            (&["--socket-path=/s", "--vmm-memtype=yes"], "vmm-memtype"),
             (&["--socket-path=/s", "--nonsense"], "--nonsense"),
             (&many, "at most 16"),
             (&["--fd=5", "--shm-size=1T"], "K, M or G"),

@@ -73,10 +73,14 @@ pub(super) fn run(
 ) -> io::Result<()> {
     let display = Arc::new(Display::new(options.outputs.clone()));
     let channel = (options.shm_size > 0).then(|| Arc::new(ShmemChannel::new(options.shm_deadline)));
-    let shared_memory = channel.as_ref().map(|channel| SharedMemory {
-        size: options.shm_size,
-        mapper: Arc::<ShmemChannel>::clone(channel),
-    });
+    let shared_memory = match &channel {
+        Some(channel) => Some(SharedMemory {
+            size: options.shm_size,
+            mapper: Arc::<ShmemChannel>::clone(channel),
+            source: Arc::new(options.source().map_err(io::Error::other)?),
+        }),
+        None => None,
+    };
     let memory = SharedGuestMemory::new(GuestMemory::new());
     let exit_events = QueueKind::ALL
         .iter()

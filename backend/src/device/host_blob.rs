@@ -8,9 +8,10 @@
 //! [`super::Device`] carries out afterwards.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use nosnoop_protocol::ids::{ContextId, ResourceId};
-use nosnoop_protocol::memtype::{MemslotRequest, ShmemMapFlags};
+use nosnoop_protocol::memtype::ShmemMapFlags;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::mapper::{MapError, MapRequest};
@@ -19,12 +20,13 @@ use super::quota::MAX_WAITING;
 use super::resource::Storage;
 use super::window::{Owner, Slot, SlotId};
 use super::{Effect, State, Verdict};
-use crate::memory::alloc::HostMemory;
+use crate::memory::plan::Plan;
+use crate::memory::planned::PlannedMemory;
 
 /// A blob in host memory.
 #[derive(Debug)]
 pub(super) struct HostBlob {
-    memory: HostMemory,
+    memory: Arc<PlannedMemory>,
     /// The guest asked for `VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE`.
     mappable: bool,
     /// The context that provided it.
@@ -58,9 +60,9 @@ pub(super) enum Operation {
 }
 
 impl HostBlob {
-    pub(super) fn new(memory: HostMemory, mappable: bool, context: ContextId) -> Self {
+    pub(super) fn new(memory: PlannedMemory, mappable: bool, context: ContextId) -> Self {
         Self {
-            memory,
+            memory: Arc::new(memory),
             mappable,
             context,
             mapping: Mapping::Unmapped,
@@ -68,7 +70,7 @@ impl HostBlob {
         }
     }
 
-    pub(super) fn memory(&self) -> &HostMemory {
+    pub(super) fn memory(&self) -> &PlannedMemory {
         &self.memory
     }
 
@@ -181,8 +183,18 @@ impl State {
         if !blob.mappable || blob.mapping != Mapping::Unmapped {
             return Err(GpuError::InvalidParameter);
         }
-        let memory = blob.memory.clone();
-        self.window.check(offset, memory.len())?;
+        let memory = Arc::clone(&blob.memory);
+        let plan = match memory.plan() {
+            Plan::Map(plan) => plan,
+            Plan::Refuse(refusal) => {
+                if let Some(shared) = &self.shared_memory {
+                    shared.source.tell(refusal);
+                }
+                return Err(GpuError::Unspec);
+            }
+        };
+        let bytes = memory.memory();
+        self.window.check(offset, bytes.len())?;
         effects.extend(
             self.window
                 .stale()
@@ -191,17 +203,17 @@ impl State {
         );
         let request = MapRequest {
             shm_offset: offset,
-            len: memory.len(),
-            fd: memory.fd(),
-            fd_offset: memory.offset(),
+            len: bytes.len(),
+            fd: bytes.fd(),
+            fd_offset: bytes.offset(),
             flags: ShmemMapFlags {
                 writable: true,
-                memory: MemslotRequest::Unspecified,
+                memory: plan.memslot(),
             },
         };
-        let slot = self.window.take(offset, id, memory);
+        let slot = self.window.take(offset, id, Arc::clone(&memory));
         self.host_blob(id)?.mapping = Mapping::Requested(slot, ticket);
-        effects.push(Effect::Map(slot, request));
+        effects.push(Effect::Map(slot, request, memory));
         Ok(None)
     }
 
@@ -234,7 +246,9 @@ impl State {
 
     /// Removes the resource; what waited for it learns that it has gone.
     fn forget(&mut self, id: ResourceId, effects: &mut Vec<Effect>) -> Result<(), GpuError> {
-        let waiting = std::mem::take(&mut self.host_blob(id)?.waiting);
+        let blob = self.host_blob(id)?;
+        effects.push(Effect::Release(Arc::clone(&blob.memory)));
+        let waiting = std::mem::take(&mut blob.waiting);
         for ticket in waiting.into_iter().filter_map(|(ticket, _)| ticket) {
             self.answer(Some(ticket), Err(GpuError::InvalidResourceId), effects);
         }
@@ -269,7 +283,6 @@ impl State {
             }
             return;
         };
-        let cache = slot.memory.cache();
         if result == Err(MapError::Lost) {
             slot.owner = Owner::Quarantined;
         }
@@ -277,6 +290,7 @@ impl State {
         let Mapping::Requested(_, ticket) = blob.mapping else {
             return;
         };
+        let memory = Arc::clone(&blob.memory);
         let abandoned = ticket.is_some_and(|ticket| !self.parked.is_open(ticket));
         let Ok(blob) = self.host_blob(id) else { return };
         match result {
@@ -288,7 +302,12 @@ impl State {
             }
             Ok(()) => {
                 blob.mapping = Mapping::Mapped(slot_id);
-                self.answer(ticket, Ok(Reply::OkMapInfo(cache)), effects);
+                let told = match memory.plan() {
+                    Plan::Map(plan) => Ok(Reply::OkMapInfo(plan.guest())),
+                    // Nothing asks for such memory to be mapped.
+                    Plan::Refuse(_) => Err(GpuError::Unspec),
+                };
+                self.answer(ticket, told, effects);
             }
             Err(error) => {
                 log::warn!("blob {id} is not mapped: {error}");
@@ -315,6 +334,7 @@ impl State {
             return;
         };
         let owner = slot.owner;
+        effects.push(Effect::Release(Arc::clone(&slot.memory)));
         match (&result, owner) {
             (Ok(()), _) => self.window.remove(slot_id),
             // After a reset the front-end may have done it by itself.
@@ -349,7 +369,14 @@ impl State {
     }
 
     /// The answer to a request to unmap what a reset had left behind.
-    pub(super) fn stale_done(&mut self, offset: u64, slot: Slot, result: Result<(), MapError>) {
+    pub(super) fn stale_done(
+        &mut self,
+        offset: u64,
+        slot: Slot,
+        result: Result<(), MapError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.push(Effect::Release(Arc::clone(&slot.memory)));
         // Refused: the front-end had done it by itself at the reset.
         if matches!(result, Err(MapError::Lost | MapError::Unavailable)) {
             self.window.keep(offset, slot);

@@ -36,6 +36,8 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 use crate::GuestMemory;
 use crate::display::Display;
 use crate::memory::PAGE_SIZE;
+use crate::memory::planned::PlannedMemory;
+use crate::memory::source::Source;
 use crate::sync::lock;
 use context::Contexts;
 use host_blob::Operation;
@@ -65,6 +67,8 @@ pub struct SharedMemory {
     pub size: u64,
     /// The way to the front-end.
     pub mapper: Arc<dyn Mapper>,
+    /// Where images come from.
+    pub source: Arc<Source>,
 }
 
 /// What becomes of a command.
@@ -86,10 +90,12 @@ pub enum Verdict {
     reason = "a handful at a time, and gone at once"
 )]
 enum Effect {
-    Map(SlotId, MapRequest),
+    Map(SlotId, MapRequest, Arc<PlannedMemory>),
     Unmap(SlotId, u64, u64),
     UnmapStale(u64, Slot),
     Answer(Resolved),
+    /// Lets go of memory, which may take its time.
+    Release(Arc<PlannedMemory>),
 }
 
 /// A virtio-gpu device, for one front-end connection.
@@ -108,7 +114,7 @@ pub struct Device {
 struct State {
     limits: Limits,
     display: Arc<Display>,
-    mapper: Option<Arc<dyn Mapper>>,
+    shared_memory: Option<SharedMemory>,
     resources: Resources,
     scanouts: Scanouts,
     contexts: Contexts,
@@ -130,9 +136,7 @@ impl Device {
         let state = State {
             limits,
             display: Arc::clone(&display),
-            mapper: shared_memory
-                .as_ref()
-                .map(|shared| Arc::clone(&shared.mapper)),
+            shared_memory: shared_memory.clone(),
             resources: Resources::default(),
             scanouts: Scanouts::default(),
             contexts: Contexts::default(),
@@ -322,11 +326,18 @@ impl Device {
         for effect in effects {
             match (effect, &self.shared_memory) {
                 (Effect::Answer((answer, result)), _) => answer(result),
-                (Effect::Map(slot, request), Some(shared)) => {
+                (Effect::Release(memory), _) => drop(memory),
+                (Effect::Map(slot, request, memory), Some(shared)) => {
                     let done = self.later(move |state, result, effects| {
                         state.map_done(slot, result, effects);
                     });
-                    shared.mapper.map(request, done);
+                    match memory.expose() {
+                        Ok(()) => shared.mapper.map(request, done),
+                        Err(error) => {
+                            log::error!("memory is not mapped for the guest: {error}");
+                            done(Err(MapError::Unavailable));
+                        }
+                    }
                 }
                 (Effect::Unmap(slot, offset, len), Some(shared)) => {
                     let done = self.later(move |state, result, effects| {
@@ -336,8 +347,8 @@ impl Device {
                 }
                 (Effect::UnmapStale(offset, slot), Some(shared)) => {
                     let len = slot.len;
-                    let done = self.later(move |state, result, _| {
-                        state.stale_done(offset, slot, result);
+                    let done = self.later(move |state, result, effects| {
+                        state.stale_done(offset, slot, result, effects);
                     });
                     shared.mapper.unmap(offset, len, done);
                 }
@@ -391,15 +402,17 @@ impl Device {
 
     /// Back to the state after [`Device::new`]: every resource is gone, every scanout disabled.
     pub fn reset(&self) {
-        let resolved = {
+        let (resolved, gone) = {
             let mut state = self.state();
-            state.resources = Resources::default();
+            let gone = std::mem::take(&mut state.resources);
             state.scanouts = Scanouts::default();
             state.contexts = Contexts::default();
             state.window.reset();
             self.display.reset();
-            state.parked.abandon()
+            (state.parked.abandon(), gone)
         };
+        // Memory is let go of without the lock.
+        drop(gone);
         self.carry_out(resolved.into_iter().map(Effect::Answer));
     }
 

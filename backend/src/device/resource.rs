@@ -45,7 +45,7 @@ impl Resource {
         match &self.storage {
             Storage::Image(image) => Image::bytes(image.size()).unwrap_or(u64::MAX),
             Storage::GuestBlob { .. } => 0,
-            Storage::HostBlob(blob) => blob.memory().len(),
+            Storage::HostBlob(blob) => blob.memory().memory().len(),
         }
     }
 

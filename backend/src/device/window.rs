@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use nosnoop_protocol::ids::ResourceId;
 use nosnoop_protocol::reply::GpuError;
 
+use std::sync::Arc;
+
 use crate::memory::PAGE_SIZE;
-use crate::memory::alloc::HostMemory;
+use crate::memory::planned::PlannedMemory;
 
 /// Names a range from when it is taken until it is free again; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +36,7 @@ pub(super) struct Slot {
     pub(super) len: u64,
     pub(super) owner: Owner,
     /// Kept as long as the guest might reach it.
-    pub(super) memory: HostMemory,
+    pub(super) memory: Arc<PlannedMemory>,
 }
 
 /// The ranges in use, by their offset.
@@ -82,10 +84,15 @@ impl Window {
     }
 
     /// Takes a range that [`Window::check`] has allowed and that has no stale part.
-    pub(super) fn take(&mut self, offset: u64, blob: ResourceId, memory: HostMemory) -> SlotId {
+    pub(super) fn take(
+        &mut self,
+        offset: u64,
+        blob: ResourceId,
+        memory: Arc<PlannedMemory>,
+    ) -> SlotId {
         let id = SlotId(self.next);
         self.next = self.next.wrapping_add(1);
-        let len = memory.len();
+        let len = memory.memory().len();
         self.slots.insert(
             offset,
             Slot {

@@ -9,6 +9,7 @@
 pub mod alloc;
 pub mod effective;
 pub mod fact;
+pub mod flush;
 pub mod image;
 pub mod kind;
 pub mod plan;
@@ -16,6 +17,7 @@ pub mod planned;
 pub mod source;
 #[cfg(feature = "test-memtype")]
 pub mod test_memtype;
+pub mod view;
 
 /// What host memory is a multiple of, in bytes: a page of every guest and of the shared-memory
 /// region.

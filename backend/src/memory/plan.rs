@@ -73,6 +73,19 @@ pub enum Plan {
 }
 
 impl Plan {
+    /// The plan for memory that is announced as something that it is not: to be flushed as if it
+    /// were.
+    #[cfg(feature = "test-memtype")]
+    pub(super) fn announced(guest: MapCache) -> Self {
+        Self::Map(MapPlan {
+            host: MapCache::Cached,
+            guest,
+            memslot: MemslotRequest::Unspecified,
+            flush: guest != MapCache::Cached,
+            why: vec!["announced by --test-memtype".to_owned()],
+        })
+    }
+
     /// The summary in one line, then the chain of facts, a line each.
     #[must_use]
     pub fn why(&self) -> &[String] {

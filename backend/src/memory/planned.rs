@@ -77,7 +77,8 @@ impl PlannedMemory {
     /// vol. 3, "Programming the PAT").
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.mapped().is_some_and(|plan| plan.host() == plan.guest())
+        self.mapped()
+            .is_some_and(|plan| plan.host() == plan.guest())
     }
 
     /// Copies the bytes from `at` on, counted from the start of the memory. What the guest writes

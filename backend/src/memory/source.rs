@@ -1,5 +1,6 @@
 //! Where the images of one front-end come from: allocated, and planned at once.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +9,13 @@ use nosnoop_protocol::MapCache;
 use nosnoop_protocol::ids::BlobId;
 
 use super::alloc::{AllocError, Allocator, Handout, HostMemory, Want};
+use super::facts::Facts;
 use super::flush::Flusher;
 use super::kind::Traits;
-use super::plan::{Noncoherent, Plan, PlatformFacts, Policy, VmmFacts, VmmMemtype, plan};
+use super::offer::with_proof;
+use super::plan::{Noncoherent, Plan, PlatformFacts, Policy, Refusal, VmmFacts, VmmMemtype, plan};
 use super::planned::PlannedMemory;
-use super::{PAGE_SIZE, plan};
+use super::PAGE_SIZE;
 
 /// What the operator has decided about blobs' memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,11 +28,23 @@ pub struct Choice {
     pub policy: Policy,
 }
 
+/// Why there is no source of blobs.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The node is none, is not to be opened, has no allocator here, or does not allocate.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+    /// What this host does with memory types cannot be found out.
+    #[error("cannot look at this host: {0}")]
+    Host(#[from] io::Error),
+}
+
 /// Allocates images and plans how they may be mapped.
 pub struct Source {
     allocator: Allocator,
-    platform: PlatformFacts,
     choice: Choice,
+    /// What is known of the host; plain memory is mapped the same way on any.
+    facts: Option<Facts>,
     /// What the allocator's memory is like, by a page of it.
     sample: Traits,
     flusher: Arc<dyn Flusher>,
@@ -42,21 +57,20 @@ impl Source {
     /// can map everything that was allocated with it.
     ///
     /// # Errors
-    /// The node is none, is not to be opened, has no allocator here, or does not allocate.
-    pub fn open(
-        choice: Choice,
-        platform: PlatformFacts,
-        flusher: Arc<dyn Flusher>,
-    ) -> Result<Self, AllocError> {
-        let allocator = match &choice.node {
-            Some(path) => Allocator::open(path, Handout::Node)?,
-            None => Allocator::memfd(),
+    /// See [`SourceError`].
+    pub fn open(choice: Choice, flusher: Arc<dyn Flusher>) -> Result<Self, SourceError> {
+        let (allocator, facts) = match &choice.node {
+            Some(path) => {
+                let allocator = Allocator::open(path, Handout::Node)?;
+                (allocator, Some(Facts::of_this_machine()?))
+            }
+            None => (Allocator::memfd(), None),
         };
         let sample = allocator.allocate(PAGE_SIZE, want(&choice))?.traits();
         Ok(Self {
             allocator,
-            platform,
             choice,
+            facts,
             sample,
             flusher,
             told: AtomicBool::new(false),
@@ -97,7 +111,7 @@ impl Source {
     }
 
     /// Tells the operator why memory cannot be mapped: once, as guests can ask for it all day.
-    pub fn tell(&self, refusal: &plan::Refusal) {
+    pub fn tell(&self, refusal: &Refusal) {
         if !self.told.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "memory from {} is not mapped for the guest: {refusal}",
@@ -115,8 +129,12 @@ impl Source {
         if let Some(cache) = super::test_memtype::announced(id) {
             return Plan::announced(cache);
         }
-        let vmm = VmmFacts::new(&self.platform, self.choice.vmm, acked);
-        plan(traits, &vmm, false, self.choice.policy)
+        let (platform, traits) = match &self.facts {
+            Some(facts) => (facts.into(), with_proof(*traits, facts)),
+            None => (PlatformFacts::unknown("not asked for"), *traits),
+        };
+        let vmm = VmmFacts::new(&platform, self.choice.vmm, acked);
+        plan(&traits, &vmm, false, self.choice.policy)
     }
 }
 

@@ -1,7 +1,11 @@
 //! The only unsafe code of this crate: taking over file descriptors that arrive as plain numbers,
-//! and commands to device nodes.
+//! commands to device nodes, the host's own mappings of memory that guests and devices change, and
+//! the CPU's instructions for its caches.
 
+pub(crate) mod cache;
 pub(crate) mod fd;
 pub(crate) mod ioctl;
+pub(crate) mod mmap;
 pub(crate) mod request;
+mod stream;
 pub(crate) mod uapi;

@@ -49,6 +49,21 @@ pub struct PlatformFacts {
     pub ept_or_npt: Fact<bool>,
 }
 
+impl PlatformFacts {
+    /// Nothing is known.
+    #[must_use]
+    pub fn unknown(why: &str) -> Self {
+        Self {
+            arch: Arch::Other,
+            vendor: Fact::unknown(why),
+            hypervisor: Fact::unknown(why),
+            self_snoop: Fact::unknown(why),
+            fwb: Fact::unknown(why),
+            ept_or_npt: Fact::unknown(why),
+        }
+    }
+}
+
 /// What the operator says of the VMM (`--vmm-memtype`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum VmmMemtype {
