@@ -15,6 +15,7 @@ pub mod cli;
 pub mod daemon;
 pub mod device;
 pub mod display;
+pub mod doctor;
 pub mod logging;
 pub mod memory;
 pub mod render;

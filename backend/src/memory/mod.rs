@@ -9,9 +9,11 @@
 pub mod alloc;
 pub mod effective;
 pub mod fact;
+pub mod facts;
 pub mod flush;
 pub mod image;
 pub mod kind;
+pub mod offer;
 pub mod plan;
 pub mod planned;
 pub mod source;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nosnoop_protocol::MapCache;
 use nosnoop_protocol::ids::BlobId;
 
+use super::PAGE_SIZE;
 use super::alloc::{AllocError, Allocator, Handout, HostMemory, Want};
 use super::facts::Facts;
 use super::flush::Flusher;
@@ -15,7 +16,6 @@ use super::kind::Traits;
 use super::offer::with_proof;
 use super::plan::{Noncoherent, Plan, PlatformFacts, Policy, Refusal, VmmFacts, VmmMemtype, plan};
 use super::planned::PlannedMemory;
-use super::PAGE_SIZE;
 
 /// What the operator has decided about blobs' memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

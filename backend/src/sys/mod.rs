@@ -5,6 +5,7 @@
 pub(crate) mod cache;
 pub(crate) mod fd;
 pub(crate) mod ioctl;
+pub(crate) mod kvm;
 pub(crate) mod mmap;
 pub(crate) mod request;
 mod stream;
