@@ -69,6 +69,13 @@ fn later_integrated_i915_gets_a_pat_index() {
     let (bench, _) = check(model(), NODE, Want::Noncoherent, noncoherent);
     let commands = bench.device.commands();
     assert!(!commands.contains(&"DRM_IOCTL_I915_GEM_SET_CACHING"));
+
+    // Uncached, not merely incoherent; and coherent one way, as the kernel's own buffers are.
+    for (want, index) in [(Want::Noncoherent, 2), (Want::Coherent, 3)] {
+        let bench = Bench::new(model(), NODE);
+        let _memory = bench.allocator().allocate(4096, want).unwrap();
+        assert_eq!(bench.device.pat_index(), Some(index));
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Whatever a device is, refuses and drops: an error, or memory that is what its traits say.
 
+use std::collections::HashSet;
+
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
 use rustix::io::Errno;
@@ -9,7 +11,18 @@ use super::fake::{Amdgpu, Faults, I915, LIES, Model, Xe, assert_honest};
 use crate::memory::PAGE_SIZE;
 use crate::memory::alloc::{Handout, Want};
 
+/// Mostly devices that there are, and some that there are not.
 fn i915() -> impl Strategy<Value = I915> {
+    let known = proptest::sample::select(vec![
+        I915::tiger_lake(),
+        I915::broxton(),
+        I915::meteor_lake(),
+        I915::dg2(),
+    ]);
+    prop_oneof![3 => known, 2 => odd_i915()]
+}
+
+fn odd_i915() -> impl Strategy<Value = I915> {
     let chipset = prop_oneof![
         Just(0x9a49),
         Just(0x7d55),
@@ -18,31 +31,34 @@ fn i915() -> impl Strategy<Value = I915> {
         0..=0xffff_i32
     ];
     let graphics = prop_oneof![500..=1269_u32, 1270..=1274_u32, 1275..=3000_u32];
-    let flags = any::<[bool; 7]>();
-    (chipset, graphics, flags, 0..=5_i32).prop_map(|(chipset, graphics, flags, gtt_version)| {
-        let [
-            shared_cache,
-            can_snoop,
-            own_memory,
-            discrete,
-            host_has_pat,
-            regions,
-            set_pat,
-        ] = flags;
-        I915 {
-            chipset,
-            graphics,
-            shared_cache,
-            can_snoop,
-            own_memory,
-            // Only discrete devices have memory of their own, and kernels that drive them list it.
-            discrete: discrete || own_memory,
-            host_has_pat,
-            gtt_version,
-            knows_regions: regions || own_memory,
-            knows_set_pat: set_pat,
-        }
-    })
+    let gtt_version = prop_oneof![3 => Just(4), 1 => 0..=5_i32];
+    (chipset, graphics, any::<[bool; 7]>(), gtt_version).prop_map(
+        |(chipset, graphics, flags, gtt_version)| {
+            let [
+                shared_cache,
+                can_snoop,
+                own_memory,
+                discrete,
+                host_has_pat,
+                regions,
+                set_pat,
+            ] = flags;
+            I915 {
+                chipset,
+                graphics,
+                shared_cache,
+                can_snoop,
+                own_memory,
+                // Only discrete devices have memory of their own, and kernels that drive them list
+                // it.
+                discrete: discrete || own_memory,
+                host_has_pat,
+                gtt_version,
+                knows_regions: regions || own_memory,
+                knows_set_pat: set_pat,
+            }
+        },
+    )
 }
 
 fn xe() -> impl Strategy<Value = Xe> {
@@ -78,7 +94,7 @@ fn amdgpu() -> impl Strategy<Value = Amdgpu> {
 
 fn model() -> impl Strategy<Value = Model> {
     prop_oneof![
-        4 => i915().prop_map(Model::I915),
+        6 => i915().prop_map(Model::I915),
         2 => xe().prop_map(Model::Xe),
         2 => amdgpu().prop_map(Model::Amdgpu),
         1 => any::<bool>().prop_map(|render| Model::Vgem { render }),
@@ -100,9 +116,10 @@ fn errno() -> impl Strategy<Value = Errno> {
 }
 
 fn faults() -> impl Strategy<Value = Faults> {
-    let gone_from = prop_oneof![4 => Just(None), 1 => (0..12_usize).prop_map(Some)];
-    let refuse = prop_oneof![2 => Just(Vec::new()), 1 => vec((0..12_usize, errno()), 1..3)];
+    let gone_from = prop_oneof![6 => Just(None), 1 => (0..20_usize).prop_map(Some)];
+    let refuse = prop_oneof![3 => Just(Vec::new()), 1 => vec((0..20_usize, errno()), 1..3)];
     let lies = hash_set(proptest::sample::select(&LIES[..]), 0..3);
+    let lies = prop_oneof![2 => Just(HashSet::new()), 1 => lies];
     (gone_from, refuse, 0..3_u32, lies).prop_map(|(gone_from, refuse, interruptions, lies)| {
         Faults {
             gone_from,
@@ -115,7 +132,7 @@ fn faults() -> impl Strategy<Value = Faults> {
 
 fn len() -> impl Strategy<Value = u64> {
     prop_oneof![
-        4 => 1..=0x4_0000_u64,
+        8 => 1..=0x4_0000_u64,
         1 => 1..=1_u64 << 41,
         1 => any::<u64>(),
     ]
@@ -129,7 +146,7 @@ proptest! {
         model in model(),
         faults in faults(),
         requests in vec((len(), any::<bool>()), 1..4),
-        as_dma_buf: bool,
+        as_dma_buf in prop::bool::weighted(0.3),
     ) {
         let handout = if as_dma_buf { Handout::DmaBuf } else { Handout::Node };
         let bench = Bench::with_faults(model, handout, faults);

@@ -348,7 +348,7 @@ fn what_cannot_be_true_is_not_believed() {
                 }
             };
             if bad {
-                let text = refused(&bench, 4096, Want::Coherent);
+                let text = refused(&bench, 8192, Want::Coherent);
                 assert!(text.contains("is not used: report this"), "{lie:?}: {text}");
             } else {
                 let memory = bench.allocator().allocate(4096, Want::Coherent).unwrap();

@@ -352,6 +352,10 @@ impl I915 {
 }
 
 impl Buffer {
+    pub(super) fn pat_index(&self) -> Option<u32> {
+        self.pat
+    }
+
     fn new(system: bool, own: bool) -> Self {
         Self {
             system,

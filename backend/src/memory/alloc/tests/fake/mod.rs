@@ -228,6 +228,19 @@ impl Device {
         (forgotten.count(), state.closed_twice)
     }
 
+    /// The PAT index of the one buffer that there is.
+    pub(super) fn pat_index(&self) -> Option<u32> {
+        let state = self.state();
+        let mut objects = state.objects.values();
+        match (objects.next(), objects.next()) {
+            (Some(object), None) => match &object.state {
+                ObjectState::I915(buffer) => buffer.pat_index(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The commands so far, closing included.
     pub(super) fn commands(&self) -> Vec<&'static str> {
         self.state().names.clone()
