@@ -323,10 +323,12 @@ impl Device {
     /// Does what needs the state unlocked: requests to the front-end, whose answers may come at once,
     /// and answers to the guest.
     fn carry_out(&self, effects: impl IntoIterator<Item = Effect>) {
+        // Let go of last: nobody waits for that.
+        let mut released = Vec::new();
         for effect in effects {
             match (effect, &self.shared_memory) {
                 (Effect::Answer((answer, result)), _) => answer(result),
-                (Effect::Release(memory), _) => drop(memory),
+                (Effect::Release(memory), _) => released.push(memory),
                 (Effect::Map(slot, request, memory), Some(shared)) => {
                     let done = self.later(move |state, result, effects| {
                         state.map_done(slot, result, effects);

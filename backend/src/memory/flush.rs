@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use super::alloc::HostMemory;
 use super::fact::Fact;
-use super::kind::{PageKinds, Traits};
+use super::kind::PageKinds;
 use crate::sys::cache;
 use crate::sys::mmap::Mapping;
 
@@ -56,7 +56,7 @@ pub trait Flusher: Send + Sync {
     ///
     /// # Errors
     /// Nothing was flushed, or not all; it may be tried again.
-    fn flush(&self, memory: &HostMemory, traits: &Traits) -> Result<(), FlushError>;
+    fn flush(&self, memory: &HostMemory) -> Result<(), FlushError>;
 }
 
 /// Whether cache lines can be flushed here, and how. Without, nothing can be noncoherent.
@@ -89,8 +89,8 @@ impl CacheFlusher {
 }
 
 impl Flusher for CacheFlusher {
-    fn flush(&self, memory: &HostMemory, traits: &Traits) -> Result<(), FlushError> {
-        permit(traits)?;
+    fn flush(&self, memory: &HostMemory) -> Result<(), FlushError> {
+        permit(memory)?;
         let how = cache::line_flush().map_err(FlushError::Unavailable)?;
         let began = Instant::now();
         flush_now(how, memory).map_err(FlushError::Map)?;
@@ -103,8 +103,8 @@ impl Flusher for CacheFlusher {
 }
 
 /// Only RAM is flushed.
-fn permit(traits: &Traits) -> Result<(), FlushError> {
-    match traits.kinds {
+fn permit(memory: &HostMemory) -> Result<(), FlushError> {
+    match memory.traits().kinds {
         PageKinds::Ram => Ok(()),
         PageKinds::Mmio | PageKinds::Either => Err(FlushError::DeviceMemory),
         PageKinds::Unknown => Err(FlushError::UnknownPages),

@@ -64,7 +64,7 @@ impl PlannedMemory {
     pub fn expose(&self) -> Result<(), FlushError> {
         match &self.plan {
             Plan::Map(plan) if plan.flush() && !self.exposed.load(Ordering::Acquire) => {
-                self.flusher.flush(&self.memory, &self.memory.traits())?;
+                self.flusher.flush(&self.memory)?;
                 self.exposed.store(true, Ordering::Release);
                 Ok(())
             }
@@ -120,7 +120,7 @@ impl Drop for PlannedMemory {
     /// The last exposure is over. The memory's own file is closed after this.
     fn drop(&mut self) {
         if *self.exposed.get_mut()
-            && let Err(error) = self.flusher.flush(&self.memory, &self.memory.traits())
+            && let Err(error) = self.flusher.flush(&self.memory)
         {
             log::error!(
                 "{} bytes of noncoherent memory are freed without a flush: {error}",

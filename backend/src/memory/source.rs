@@ -77,6 +77,19 @@ impl Source {
         })
     }
 
+    /// A source of memory that claims these traits.
+    #[cfg(test)]
+    pub(crate) fn claiming(sample: Traits, choice: Choice, flusher: Arc<dyn Flusher>) -> Self {
+        Self {
+            allocator: Allocator::claiming(sample),
+            choice,
+            facts: None,
+            sample,
+            flusher,
+            told: AtomicBool::new(false),
+        }
+    }
+
     /// How guests will be told to map images of the description that a context has given this id, as
     /// far as it can be said before one is allocated. `acked` is whether the front-end has accepted
     /// the memory-type extension.

@@ -18,6 +18,8 @@ use nosnoop_gpu::device::mapper::{Done, MapError, MapRequest, Mapper};
 use nosnoop_gpu::device::quota::Limits;
 use nosnoop_gpu::device::{Device, SharedMemory};
 use nosnoop_gpu::display::{Display, OutputConfig};
+use nosnoop_gpu::memory::flush::CacheFlusher;
+use nosnoop_gpu::memory::source::{Choice, Source};
 use nosnoop_protocol::geometry::Size;
 
 use driver::Driver;
@@ -158,8 +160,11 @@ impl Guest {
             queue(QueueKind::Cursor, 0x4_0000),
         ];
         // Every other guest has shared memory.
+        let source = Source::open(Choice::default(), Arc::new(CacheFlusher::default()));
+        let source = Arc::new(source.expect("a page of plain memory"));
         let shared = random.once_in(2).then(|| SharedMemory {
             size: REGION,
+            source,
             mapper: Arc::new(MoodyMapper {
                 random: Mutex::new(Random::new(random.bits())),
             }),

@@ -4,8 +4,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nosnoop_protocol::MapCache;
-
 use super::gem::GemObject;
 use crate::memory::PAGE_SIZE;
 use crate::memory::kind::Traits;
@@ -192,6 +190,8 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
 
+    use nosnoop_protocol::MapCache;
+
     use super::*;
     use crate::memory::kind::{PageKinds, Snooping};
 
@@ -220,7 +220,6 @@ mod tests {
         assert_eq!(memory.offset(), 4096);
         assert_eq!(memory.len(), 8192);
         assert_eq!(memory.traits(), WC);
-        assert_eq!(memory.cache(), MapCache::Wc);
         assert!(Arc::ptr_eq(&memory.fd(), &memory.clone().fd()));
     }
 

@@ -65,7 +65,6 @@ mod tests {
         assert_eq!(memory.len(), 3 * 4096);
         assert_eq!(memory.offset(), 0);
         assert_eq!(memory.traits(), TRAITS);
-        assert_eq!(memory.cache(), MapCache::Cached);
         let mut bytes = vec![9; 3 * 4096];
         memory.read(0, &mut bytes).unwrap();
         assert_eq!(bytes, vec![0; 3 * 4096]);

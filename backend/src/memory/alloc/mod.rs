@@ -70,6 +70,9 @@ pub struct Allocator(Kind);
 #[derive(Debug)]
 enum Kind {
     Memfd,
+    /// A memfd that claims to be something else.
+    #[cfg(test)]
+    Claiming(crate::memory::kind::Traits),
     Udmabuf(Udmabuf),
     Vgem(Vgem),
     I915(I915),
@@ -82,6 +85,12 @@ impl Allocator {
     #[must_use]
     pub fn memfd() -> Self {
         Self(Kind::Memfd)
+    }
+
+    /// Memory that claims these traits, whatever is wanted.
+    #[cfg(test)]
+    pub(crate) fn claiming(traits: crate::memory::kind::Traits) -> Self {
+        Self(Kind::Claiming(traits))
     }
 
     /// dma-bufs of memfds, by `/dev/udmabuf`. They are coherent for CPUs only: never give one to an
@@ -125,6 +134,8 @@ impl Allocator {
     pub fn name(&self) -> &'static str {
         match self.0 {
             Kind::Memfd => "memfd",
+            #[cfg(test)]
+            Kind::Claiming(_) => "a test",
             Kind::Udmabuf(_) => "udmabuf",
             Kind::Vgem(_) => "vgem",
             Kind::I915(_) => "i915",
@@ -138,6 +149,8 @@ impl Allocator {
     pub fn describe(&self) -> String {
         match &self.0 {
             Kind::Memfd => "RAM, cached; CPUs only".to_owned(),
+            #[cfg(test)]
+            Kind::Claiming(traits) => format!("{traits:?}"),
             Kind::Udmabuf(udmabuf) => udmabuf.describe(),
             Kind::Vgem(vgem) => vgem.describe(),
             Kind::I915(i915) => i915.describe(),
@@ -159,6 +172,12 @@ impl Allocator {
             .ok_or(AllocError::Length { len })?;
         match &self.0 {
             Kind::Memfd => memfd::allocate(len).map_err(|source| AllocError::Memfd { len, source }),
+            #[cfg(test)]
+            Kind::Claiming(traits) => {
+                let file = memfd::sealed_file(len);
+                let memory = file.and_then(|file| HostMemory::new(file, 0, len, *traits));
+                memory.map_err(|source| AllocError::Memfd { len, source })
+            }
             Kind::Udmabuf(udmabuf) => udmabuf.allocate(len),
             Kind::Vgem(vgem) => vgem.allocate(len),
             Kind::I915(i915) => i915.allocate(len, want),

@@ -7,7 +7,7 @@ use nosnoop_protocol::MapCache;
 
 use super::*;
 use crate::memory::PAGE_SIZE;
-use crate::memory::kind::Snooping;
+use crate::memory::kind::{Snooping, Traits};
 use crate::sync::lock;
 use crate::sys::mmap::tests::populates;
 
@@ -29,8 +29,8 @@ impl Recorder {
 }
 
 impl Flusher for Recorder {
-    fn flush(&self, memory: &HostMemory, traits: &Traits) -> Result<(), FlushError> {
-        permit(traits)?;
+    fn flush(&self, memory: &HostMemory) -> Result<(), FlushError> {
+        permit(memory)?;
         (self.tell)(memory)
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn middle() -> (File, HostMemory) {
             .unwrap();
     }
     let fd = file.try_clone().unwrap().into();
-    let memory = HostMemory::new(fd, PAGE_SIZE, 8192, MapCache::Wc).unwrap();
+    let memory = HostMemory::new(fd, PAGE_SIZE, 8192, traits(PageKinds::Ram)).unwrap();
     (file, memory)
 }
 
@@ -68,7 +68,7 @@ fn a_flush_leaves_the_bytes_and_is_counted() {
     assert_eq!(flusher.stats(), FlushStats::default());
     for count in 1..=3 {
         memory.write(4000, &[4; 200]).unwrap();
-        flusher.flush(&memory, &traits(PageKinds::Ram)).unwrap();
+        flusher.flush(&memory).unwrap();
         let stats = flusher.stats();
         assert_eq!((stats.flushes, stats.bytes), (count, count * 8192));
         assert!(stats.nanos > count * 100, "{stats:?}");
@@ -89,9 +89,9 @@ fn pages_are_there_before_they_are_flushed() {
         println!("SKIPPED: {}", available());
         return;
     }
-    let memory = crate::memory::memfd::allocate(5 * PAGE_SIZE).unwrap();
+    let memory = crate::memory::alloc::memfd::allocate(5 * PAGE_SIZE).unwrap();
     let flusher = CacheFlusher::default();
-    flusher.flush(&memory, &traits(PageKinds::Ram)).unwrap();
+    flusher.flush(&memory).unwrap();
     let taken = rustix::fs::fstat(memory.fd()).unwrap().st_blocks;
     assert_eq!(taken, 5 * 8);
 }
@@ -106,16 +106,20 @@ fn memory_that_is_only_mapped_to_read_is_flushed() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&[7; 4096]).unwrap();
     let fd = File::open(file.path()).unwrap().into();
-    let memory = HostMemory::new(fd, 0, PAGE_SIZE, MapCache::Wc).unwrap();
+    let memory = HostMemory::new(fd, 0, PAGE_SIZE, traits(PageKinds::Ram)).unwrap();
     assert!(Mapping::read_write(&memory.fd(), 0, PAGE_SIZE).is_err());
     let flusher = CacheFlusher::default();
-    flusher.flush(&memory, &traits(PageKinds::Ram)).unwrap();
+    flusher.flush(&memory).unwrap();
     assert_eq!(flusher.stats().bytes, 4096);
 }
 
 #[test]
 fn only_ram_is_flushed() {
     let (_, memory) = middle();
+    let of = |kinds| {
+        let fd = memory.fd().try_clone().unwrap();
+        HostMemory::new(fd, PAGE_SIZE, 8192, traits(kinds)).unwrap()
+    };
     let flushed = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&flushed);
     let recorder = Recorder::new(move |memory| {
@@ -126,15 +130,15 @@ fn only_ram_is_flushed() {
     let flushers: [&dyn Flusher; 2] = [&cpu, &recorder];
     for flusher in flushers {
         for kinds in [PageKinds::Mmio, PageKinds::Either] {
-            let refused = flusher.flush(&memory, &traits(kinds)).unwrap_err();
+            let refused = flusher.flush(&of(kinds)).unwrap_err();
             assert!(matches!(refused, FlushError::DeviceMemory), "{kinds:?}");
         }
-        let refused = flusher.flush(&memory, &traits(PageKinds::Unknown));
+        let refused = flusher.flush(&of(PageKinds::Unknown));
         assert!(matches!(refused, Err(FlushError::UnknownPages)));
     }
     assert_eq!(cpu.stats(), FlushStats::default());
     assert_eq!(*lock(&flushed), []);
-    recorder.flush(&memory, &traits(PageKinds::Ram)).unwrap();
+    recorder.flush(&memory).unwrap();
     assert_eq!(*lock(&flushed), [(4096, 8192)]);
 }
 
@@ -146,14 +150,14 @@ fn memory_without_its_pages_is_an_error() {
     }
     let flusher = CacheFlusher::default();
     let (pipe, _other_end) = rustix::pipe::pipe().unwrap();
-    let unmappable = HostMemory::new(pipe, 0, PAGE_SIZE, MapCache::Wc).unwrap();
-    let failed = flusher.flush(&unmappable, &traits(PageKinds::Ram));
+    let unmappable = HostMemory::new(pipe, 0, PAGE_SIZE, traits(PageKinds::Ram)).unwrap();
+    let failed = flusher.flush(&unmappable);
     assert!(matches!(failed, Err(FlushError::Map(_))), "{failed:?}");
 
     if populates() {
         let (file, shrunk) = middle();
         file.set_len(8192).unwrap();
-        let failed = flusher.flush(&shrunk, &traits(PageKinds::Ram));
+        let failed = flusher.flush(&shrunk);
         assert!(matches!(failed, Err(FlushError::Map(_))), "{failed:?}");
     }
     assert_eq!(flusher.stats(), FlushStats::default());
