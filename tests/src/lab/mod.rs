@@ -20,6 +20,7 @@ pub mod bare;
 pub mod blob;
 pub mod builtin;
 pub mod demo;
+pub mod headers;
 pub mod initramfs;
 pub mod lines;
 pub mod mapping_backend;

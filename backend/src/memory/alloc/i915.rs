@@ -10,7 +10,8 @@
 //!
 //! The buffers are handed out as the node's file and an offset in it. i915's dma-bufs are mapped
 //! write-back whatever the buffer is, for their mmap is that of the file behind it
-//! (`i915_gem_dmabuf_mmap`).
+//! (`i915_gem_dmabuf_mmap`). Linux 7.2 does better on devices with memory of their own, older kernels
+//! may not, and there is no way to ask.
 
 use std::sync::Arc;
 

@@ -346,7 +346,7 @@ impl FakeNode {
             Request::PrimeExport { handle, dma_buf } => {
                 let object = state.object(self.file, *handle)?;
                 let mut truth = device.truth_of(&object.state);
-                if matches!(device.model, Model::I915(_)) {
+                if matches!(&device.model, Model::I915(i915) if !i915.own_memory) {
                     // `i915_gem_dmabuf_mmap`: the file behind the buffer, whatever it is.
                     truth.host = MapCache::Cached;
                 }
