@@ -51,8 +51,8 @@ pub enum FlushError {
 /// What the life cycle of blobs flushes with.
 pub trait Flusher: Send + Sync {
     /// Writes all of `memory` back and invalidates it, in all caches of all CPUs, and returns when
-    /// that is done. Takes about a tenth of a second for each GiB, and far more where the host has to
-    /// find the pages first: not to be called with anything locked.
+    /// that is done. That takes some 0.2 s for each GiB, and several times as long where the host
+    /// has to find and clear the pages first: not to be called with anything locked.
     ///
     /// # Errors
     /// Nothing was flushed, or not all; it may be tried again.
