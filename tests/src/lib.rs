@@ -20,3 +20,5 @@ pub mod frontend;
 pub mod fuzz;
 pub mod lab;
 pub mod verify;
+#[cfg(target_arch = "x86_64")]
+pub mod vmm;
