@@ -15,31 +15,26 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 
 use kvm_ioctls::Kvm;
 use nosnoop_tests::frontend::memory::PAGE;
-use nosnoop_tests::frontend::message::{FLAG_NEED_REPLY, FLAG_VERSION, Header, u64_at};
 use nosnoop_tests::frontend::request;
 use nosnoop_tests::frontend::response::{self, resp};
-use nosnoop_tests::frontend::shmem::{HOST_VISIBLE, SHMEM_MAP, SHMEM_UNMAP};
-use nosnoop_tests::frontend::{Daemon, GuestRam, ImageRequest, VhostUser};
-use nosnoop_tests::vmm::channel::Channel;
+use nosnoop_tests::frontend::{Daemon, GuestRam, ImageRequest};
+use nosnoop_tests::vmm::by_hand::{ByHand, Bytes, REGION, REGION_SIZE};
 use nosnoop_tests::vmm::guest::{Answer, LINUX_PAT, Order, Pattern};
 use nosnoop_tests::vmm::host;
 use nosnoop_tests::vmm::machine::{GuestPage, Machine};
 use nosnoop_tests::vmm::memtype::MapFlags;
-use nosnoop_tests::vmm::micro::{MicroVm, REGION};
+use nosnoop_tests::vmm::micro::MicroVm;
 use nosnoop_tests::vmm::probe::{Decision, KvmAnswers, Support};
-use nosnoop_tests::vmm::slots::{MapRequest, Window};
-use nosnoop_tests::vmm::sys::Vm;
+use nosnoop_tests::vmm::slots::MapRequest;
 use nosnoop_tests::vmm::tables::PatType;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
-/// Bytes of the shared-memory region.
-const SIZE: u64 = 8 << 30;
 /// Where the guest maps blobs.
 const ADDRESS: u64 = 1 << 39;
 
@@ -58,15 +53,8 @@ const GUESTS: Pattern = Pattern {
     step: 0x1_0000_0003,
 };
 
-/// The daemon's end of the channel and the virtual machine.
-struct Rig {
-    machine: Machine,
-    ram: Arc<GuestRam>,
-    channel: Channel<Arc<Vm>>,
-    daemon: VhostUser,
-    map_info: u64,
-    tables: u64,
-}
+/// A virtual machine for blobs of [`BLOB`] bytes that the guest maps at [`ADDRESS`].
+struct Rig(ByHand);
 
 fn kvm() -> Option<Kvm> {
     match Kvm::new() {
@@ -84,66 +72,45 @@ fn answers(kvm: &Kvm) -> KvmAnswers {
 
 impl Rig {
     fn new(kvm: &Kvm, support: Support) -> Self {
-        let ram = GuestRam::new(&[(1 << 20, 64 << 20)]).unwrap();
-        let machine = Machine::new(kvm, &ram, support, None).unwrap();
-        let slot = machine.first_free_slot();
-        let window = Window::new(machine.vm().clone(), REGION, SIZE, slot, support).unwrap();
-        let (channel, theirs) = Channel::start(window, true).unwrap();
-        let map_info = ram.alloc(4).unwrap().addr;
-        let tables = ram.alloc(3 * PAGE as usize).unwrap().addr;
-        Rig {
-            machine,
-            ram,
-            channel,
-            daemon: VhostUser::over(theirs),
-            map_info,
-            tables,
-        }
-    }
-
-    fn ask(&self, request: u32, words: [u64; 4], file: Option<&OwnedFd>) -> u64 {
-        let mut payload = vec![HOST_VISIBLE, 0, 0, 0, 0, 0, 0, 0];
-        payload.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
-        let header = Header {
-            request,
-            flags: FLAG_VERSION | FLAG_NEED_REPLY,
-            size: payload.len() as u32,
-        };
-        let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
-        self.daemon.send_raw(header, &payload, &files).unwrap();
-        let (reply, payload) = self.daemon.receive("an answer").unwrap();
-        assert_eq!(reply.request, request);
-        u64_at(&payload, 0)
+        Rig(ByHand::new(kvm, support).unwrap())
     }
 
     /// The map request of the extension; returns the code in the answer.
     fn map(&self, offset: u64, flags: u64, file: &OwnedFd) -> u64 {
-        self.ask(SHMEM_MAP, [0, offset, BLOB, flags], Some(file))
+        let bytes = Bytes {
+            file: file.as_fd(),
+            file_offset: 0,
+            offset,
+            len: BLOB,
+        };
+        self.0.map(bytes, flags).unwrap()
     }
 
     fn unmap(&self, offset: u64) -> u64 {
-        self.ask(SHMEM_UNMAP, [0, offset, BLOB, 0], None)
+        self.0.unmap(offset, BLOB).unwrap()
     }
 
-    /// Has the guest map what is at an offset of the region.
     fn guest_maps(&mut self, offset: u64, map_info: u32) -> Answer {
-        self.ram
-            .write(self.map_info, &map_info.to_le_bytes())
-            .unwrap();
-        let order = Order::Map {
-            address: ADDRESS,
-            physical: REGION + offset,
-            pages: BLOB / PAGE,
-            map_info: self.map_info,
-            tables: self.tables,
-        };
-        self.machine.order(order).unwrap()
+        self.0.guest_maps(offset, BLOB, ADDRESS, map_info).unwrap()
     }
 
     /// What the host sees of a blob through the VMM's own mapping.
     fn seen(&self, offset: u64) -> Vec<u8> {
         let window = self.channel.window();
         window.reservation().read(offset, BLOB as usize).unwrap()
+    }
+}
+
+impl Deref for Rig {
+    type Target = ByHand;
+    fn deref(&self) -> &ByHand {
+        &self.0
+    }
+}
+
+impl DerefMut for Rig {
+    fn deref_mut(&mut self) -> &mut ByHand {
+        &mut self.0
     }
 }
 
@@ -171,7 +138,7 @@ impl Rig {
     fn assert_nothing_at(&mut self, offset: u64) {
         assert_eq!(self.channel.window().mapped(), []);
         let address = self.channel.window().reservation().address();
-        assert_eq!(accessible(address, SIZE), Vec::<String>::new());
+        assert_eq!(accessible(address, REGION_SIZE), Vec::<String>::new());
         assert_eq!(self.guest_maps(offset, 1), Answer::Done([0, 0]));
         let before = self.machine.strays().len();
         let [word, _] = self.machine.done(Order::Load(ADDRESS)).unwrap();
@@ -313,7 +280,7 @@ fn a_quirk_that_kvm_does_not_disable_is_no_machine() {
 fn what_is_unmapped_is_gone_and_its_place_shows_the_next_blob() {
     let Some(kvm) = kvm() else { return };
     let mut rig = Rig::new(&kvm, Support::new(&answers(&kvm)));
-    let offset = SIZE - BLOB;
+    let offset = REGION_SIZE - BLOB;
     for round in 0..20 {
         let pattern = Pattern {
             first: round,

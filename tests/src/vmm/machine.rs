@@ -8,25 +8,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuExit};
 
+use super::boot;
 use super::guest::{ANSWER, Answer, KICK_PORT, LINUX_PAT, MAILBOX, Order, Pattern, REPORT_PORT};
 use super::probe::{QUIRK_IGNORE_GUEST_PAT, Support};
 use super::program;
 use super::sys::{Backing, Vcpu, Vm};
 use super::tables::{self, PatType};
 use crate::frontend::error::wait_readable;
-use crate::frontend::memory::PAGE;
 use crate::frontend::message::u64_at;
 use crate::frontend::{Deadline, Error as FrontEndError, GuestRam, PATIENCE, Span};
 
 /// The register IA32_PAT.
 const IA32_PAT: u32 = 0x277;
-/// Bytes of a large page.
-const LARGE_PAGE: u64 = 2 << 20;
-/// Bytes that one table of the second level maps.
-const GIB: u64 = 1 << 30;
 
 /// Why the machine does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -128,12 +124,12 @@ impl Machine {
                 .map_err(kvm("disabling KVM_X86_QUIRK_IGNORE_GUEST_PAT"))?;
         }
         let slots = add_ram(&vm, ram)?;
-        let tables = identity_tables(ram)?;
+        let tables = boot::identity_tables(ram)?;
         let mailbox = ram.alloc(MAILBOX)?;
         let program = ram.alloc(program::code().len())?;
         ram.write(program.addr, program::code())?;
         let cpu = vm.vcpu(0).map_err(kvm("making a processor"))?;
-        start_in_long_mode(host, &cpu, tables, program.addr, mailbox.addr)
+        boot::start_in_long_mode(host, &cpu, tables, program.addr, mailbox.addr)
             .map_err(kvm("setting the processor's registers"))?;
         let strays = Strays::default();
         let (resume, resumed) = channel();
@@ -269,104 +265,6 @@ fn add_ram(vm: &Vm, ram: &GuestRam) -> Result<u32> {
         slot += 1;
     }
     Ok(slot)
-}
-
-/// Page tables in which each address of guest memory is its own physical address, in large pages,
-/// cached. Returns where they begin.
-fn identity_tables(ram: &GuestRam) -> Result<u64> {
-    let entry = |table: u64, index: u64, value: u64| {
-        let bits = tables::PRESENT | tables::WRITABLE;
-        ram.write(table + 8 * index, &(value | bits).to_le_bytes())
-    };
-    let top = ram.alloc(PAGE as usize)?.addr;
-    let below = ram.alloc(PAGE as usize)?.addr;
-    entry(top, 0, below)?;
-    let mut filled = Vec::new();
-    for (region, _) in ram.regions()? {
-        let (start, end) = (region.guest_addr, region.guest_addr + region.size);
-        assert!(end <= 512 * GIB, "one table of the third level");
-        for gib in start / GIB..end.div_ceil(GIB) {
-            if filled.contains(&gib) {
-                continue;
-            }
-            filled.push(gib);
-            let table = ram.alloc(PAGE as usize)?.addr;
-            entry(below, gib, table)?;
-            for index in 0..512 {
-                entry(
-                    table,
-                    index,
-                    (gib * GIB + index * LARGE_PAGE) | tables::LARGE,
-                )?;
-            }
-        }
-    }
-    Ok(top)
-}
-
-/// Puts the processor where a loader would leave it: 64-bit mode, paging on, at `program`.
-fn start_in_long_mode(
-    host: &Kvm,
-    cpu: &Vcpu,
-    tables: u64,
-    program: u64,
-    mailbox: u64,
-) -> io::Result<()> {
-    use super::sys::error;
-    // Without it the guest has no memory above 64 GiB and no page attribute table.
-    let features = host.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-    cpu.set_cpuid2(&features.map_err(error)?).map_err(error)?;
-    // Present, for data with writes, or for code, 64-bit, accessed (SDM volume 3, "Segment
-    // descriptors").
-    let data = kvm_segment {
-        limit: u32::MAX,
-        selector: 0x10,
-        type_: 0x3,
-        present: 1,
-        s: 1,
-        db: 1,
-        g: 1,
-        ..kvm_segment::default()
-    };
-    let code = kvm_segment {
-        selector: 0x08,
-        type_: 0xb,
-        db: 0,
-        l: 1,
-        ..data
-    };
-    // A busy task segment, without which no processor enters 64-bit mode.
-    let task = kvm_segment {
-        limit: 0x67,
-        selector: 0x18,
-        type_: 0xb,
-        present: 1,
-        ..kvm_segment::default()
-    };
-    let mut system = cpu.get_sregs().map_err(error)?;
-    system.cs = code;
-    for segment in [
-        &mut system.ds,
-        &mut system.es,
-        &mut system.fs,
-        &mut system.gs,
-        &mut system.ss,
-    ] {
-        *segment = data;
-    }
-    system.tr = task;
-    system.cr3 = tables;
-    system.cr4 = 0x620; // PAE, OSFXSR, OSXMMEXCPT
-    system.cr0 = 0x8001_0033; // PG, WP, NE, ET, MP, PE
-    system.efer = 0x500; // LMA, LME
-    cpu.set_sregs(&system).map_err(error)?;
-    let registers = kvm_regs {
-        rip: program,
-        rbx: mailbox,
-        rflags: 2,
-        ..kvm_regs::default()
-    };
-    cpu.set_regs(&registers).map_err(error)
 }
 
 /// The thread that runs the processor.

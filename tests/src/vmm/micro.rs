@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use kvm_ioctls::Kvm;
 
+use super::by_hand::REGION;
 use super::channel::Channel;
 use super::guest::{Answer, Order, queue_words};
 use super::machine::{Doorbell, Machine, MachineError, Result};
@@ -26,10 +27,6 @@ use crate::frontend::message::{feature, protocol};
 use crate::frontend::request::{self, BLOB_MEM_GUEST, CreateBlob};
 use crate::frontend::response::{HEADER, MAP_INFO, resp};
 use crate::frontend::{Error, Response, Session, SessionOptions, Span};
-
-/// Where the shared-memory region begins in the guest: above its RAM, and far enough below 64 GiB
-/// for processors with as few address bits as there are.
-pub const REGION: u64 = 32 << 30;
 
 /// A running guest on a daemon.
 #[derive(Debug)]

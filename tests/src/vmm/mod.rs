@@ -8,7 +8,7 @@
 //! * [`channel`] is the receiver of the daemon's map and unmap requests;
 //! * [`machine`] runs a bare-metal guest of 64 bits, [`guest`], which programs its page attribute
 //!   table, maps a blob with the type that it was told, and drives a virtqueue;
-//! * [`micro`] puts a daemon, the machine and the guest together;
+//! * [`micro`] puts a daemon, the machine and the guest together, [`by_hand`] does without a daemon;
 //! * [`tables`] reads the guest's page tables;
 //! * [`sys`] has the unsafe code.
 //!
@@ -22,6 +22,8 @@ use std::io;
 
 use probe::Reason;
 
+mod boot;
+pub mod by_hand;
 pub mod channel;
 pub mod guest;
 pub mod host;

@@ -49,6 +49,19 @@ impl PatType {
             _ => return None,
         })
     }
+
+    /// The name, as Linux writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uncached => "uncached",
+            Self::WriteCombining => "write-combining",
+            Self::WriteThrough => "write-through",
+            Self::WriteProtected => "write-protected",
+            Self::WriteBack => "write-back",
+            Self::UncachedMinus => "uncached-minus",
+        }
+    }
 }
 
 /// Where a page of 4 KiB leads.
