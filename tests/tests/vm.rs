@@ -19,6 +19,7 @@ use nosnoop_guest::wire::{Driver, Event, Order, Step, Task};
 use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::blob::{self, BlobReport, CheckedImage};
 use nosnoop_tests::lab::demo::{self, Lab, STEP_LIMIT, check_steps, wait_for_driver};
+use nosnoop_tests::lab::nested;
 use nosnoop_tests::lab::pages::MemoryType;
 use nosnoop_tests::lab::qemu::{Device, Machine, Setup};
 use nosnoop_tests::lab::report::CheckedStep;
@@ -245,6 +246,42 @@ fn linux_maps_host_blobs_and_leaves_nothing_behind() {
     assert!(machine.power_off().unwrap().success());
     blob::wait_for_none(&backend).unwrap();
     assert!(backend.stop().unwrap().success());
+}
+
+/// Attributes on both ends of the chain, and that a wrong chain shows. Nothing here has caches.
+#[test]
+fn a_vmm_in_a_guest_maps_write_combining_for_its_own_guest() {
+    let Some((lab, _turn)) = lab() else { return };
+    let report = nested::run(&lab.root).unwrap();
+    println!("{} in {:?}", report.answers, report.took);
+    // AMD with nested paging, but in a virtual machine: nobody's word, nothing mapped.
+    assert_eq!(report.refusals.len(), 2);
+    for why in &report.refusals {
+        assert!(why.contains("a hypervisor below"), "{why}");
+    }
+    let found: Vec<_> = report
+        .blobs
+        .iter()
+        .map(|blob| {
+            assert_eq!(blob.told.wrong, 0, "{blob:?}");
+            let told = &blob.told;
+            (
+                &*told.source,
+                told.map_info,
+                blob.host_type,
+                &*told.guest_type,
+            )
+        })
+        .collect();
+    let (combining, cached) = ("write-combining", "write-back");
+    let expected = [
+        ("vgem", 3, MemoryType::WriteCombining, combining),
+        ("memfd", 1, MemoryType::WriteBack, cached),
+        // Announced as what it is not: the two ends differ.
+        ("memfd", 3, MemoryType::WriteBack, combining),
+        ("daemon", 1, MemoryType::WriteBack, cached),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod lines;
 pub mod measure;
 mod modules;
 mod native;
+pub mod nested;
 pub mod pages;
 pub mod picture;
 pub mod process;

@@ -26,27 +26,56 @@ pub fn target_folder() -> PathBuf {
     workspace().join(named.unwrap_or_else(|| PathBuf::from("target")))
 }
 
+/// How a program is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As it is shipped.
+    Release,
+    /// As fast as it can be built.
+    Quick,
+}
+
 /// The guest's `/init`, linked statically.
 ///
 /// # Errors
 /// When it does not build.
 pub fn guest() -> Result<PathBuf> {
     say("building the guest program");
+    linked_statically(PACKAGE, PACKAGE, Profile::Release)
+}
+
+/// A program of this workspace for a guest, linked statically.
+///
+/// # Errors
+/// When it does not build.
+pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
     let target = target_folder().join("guest");
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--release", "--package", PACKAGE])
-        .args(["--bin", PACKAGE, "--target", GUEST_TARGET])
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["build", "--quiet", "--package", package, "--bin", program])
+        .args(["--target", GUEST_TARGET])
         .current_dir(workspace())
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .stdin(Stdio::null())
+        .stdin(Stdio::null());
+    let folder = match profile {
+        Profile::Release => {
+            command.arg("--release");
+            "release"
+        }
+        Profile::Quick => {
+            command.env("CARGO_PROFILE_DEV_DEBUG", "false");
+            "debug"
+        }
+    };
+    let status = command
         .status()
         .map_err(LabError::context("cannot run cargo"))?;
     if !status.success() {
         return Err(LabError::failed(format!(
-            "building {PACKAGE} failed ({status})"
+            "building {program} failed ({status})"
         )));
     }
-    Ok(target.join(GUEST_TARGET).join("release").join(PACKAGE))
+    Ok(target.join(GUEST_TARGET).join(folder).join(program))
 }

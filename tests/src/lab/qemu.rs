@@ -130,6 +130,9 @@ pub struct Setup {
     pub rounds: u64,
     /// Whether a reboot of the guest starts it again; else it ends QEMU.
     pub may_reboot: bool,
+    /// Whether the guest has a KVM of its own: on an emulated AMD processor, whatever this machine
+    /// has.
+    pub nested: bool,
 }
 
 impl Setup {
@@ -141,6 +144,7 @@ impl Setup {
             task,
             rounds: 100,
             may_reboot: false,
+            nested: false,
         }
     }
 }
@@ -339,7 +343,10 @@ impl<'a> Machine<'a> {
 
 /// QEMU's command line.
 fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
-    let accelerator = Accelerator::probe();
+    let accelerator = match setup.nested {
+        true => Accelerator::Tcg,
+        false => Accelerator::probe(),
+    };
     let mut command = root.qemu.command();
     if let Some(modules) = &root.qemu_modules {
         command.env("QEMU_MODULE_DIR", modules);
@@ -348,6 +355,7 @@ fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Se
         command.arg("-L").arg(firmware);
     }
     let cpu = match accelerator {
+        _ if setup.nested => "EPYC,+svm,+npt",
         Accelerator::Kvm => "host",
         Accelerator::Tcg => "max",
     };
