@@ -7,13 +7,16 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use nosnoop_protocol::geometry::Size;
 use nosnoop_protocol::ids::MAX_SCANOUTS;
 
 use crate::daemon::serve::{Endpoint, Options};
 use crate::device::quota::{DEFAULT_HOSTMEM, DEFAULT_RESOURCES, Limits, MAX_EDGE};
 use crate::display::{DEFAULT_OUTPUT, OutputConfig};
+use crate::doctor::Settings;
+use crate::memory::plan::{Noncoherent, Policy, VmmMemtype};
+use crate::memory::source::Choice;
 #[cfg(feature = "test-memtype")]
 use crate::memory::test_memtype;
 
@@ -39,8 +42,16 @@ const SHM_DEADLINES: RangeInclusive<u64> = 1..=600;
 
 /// A vhost-user virtio-gpu back-end.
 #[derive(Debug, Parser)]
-#[command(name = "nosnoop-gpu", version, max_term_width = 100)]
+#[command(
+    name = "nosnoop-gpu",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+
     /// Listen for front-ends on this Unix socket
     #[arg(long, value_name = "PATH", conflicts_with = "fd")]
     socket_path: Option<PathBuf>,
@@ -53,9 +64,13 @@ struct Arguments {
     #[arg(long)]
     print_capabilities: bool,
 
-    /// DRM render node of the 3D renderer (not in this build)
+    /// DRM node of the GPU that blobs' memory comes from: a render node of i915, xe or amdgpu, or
+    /// the card node of vgem (default: plain memory)
     #[arg(long, value_name = "PATH")]
     render_node: Option<PathBuf>,
+
+    #[command(flatten)]
+    memory: MemoryArguments,
 
     /// Enable the virgl 3D renderer (not in this build)
     #[arg(long)]
@@ -109,11 +124,61 @@ struct Arguments {
     screenshot_dir: PathBuf,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Subcommands {
+    /// Say what is known of this host, how blobs would be mapped on it, why, and what would
+    /// change that
+    Doctor {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+
+        #[command(flatten)]
+        memory: MemoryArguments,
+    },
+}
+
+/// What the operator decides about memory types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+struct MemoryArguments {
+    /// What to do with GPU memory that is accessed without snooping CPU caches: map it
+    /// write-combining where every link is known to agree, else refuse; allocate coherent memory
+    /// instead of a refusal; or never use any
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    noncoherent: Noncoherent,
+
+    /// Whether the VMM lets a guest's own memory type take effect: what it says and the host
+    /// guarantees, or what you know
+    #[arg(long, value_name = "TRUTH", value_enum, default_value_t)]
+    vmm_memtype: VmmMemtype,
+
+    /// Map write-combining also what no recorded test has shown to work on real hardware
+    #[arg(long)]
+    allow_unverified: bool,
+}
+
+impl MemoryArguments {
+    const DEFAULT: Self = Self {
+        noncoherent: Noncoherent::Auto,
+        vmm_memtype: VmmMemtype::Auto,
+        allow_unverified: false,
+    };
+
+    fn policy(self) -> Policy {
+        Policy {
+            noncoherent: self.noncoherent,
+            allow_unverified: self.allow_unverified,
+        }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Action {
     /// Print this text to standard output and exit with status 0.
     Print(String),
+    /// Look at this host with these settings and print what is found, as JSON or as text.
+    Doctor(Settings, bool),
     /// Be the daemon, logging up to this level.
     Serve(Options, log::LevelFilter),
 }
@@ -134,18 +199,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         Err(error) if !error.use_stderr() => return Ok(Action::Print(error.to_string())),
         Err(error) => return Err(UsageError(one_line(&error))),
     };
+    if let Some(Subcommands::Doctor { json, memory }) = parsed.command {
+        let settings = Settings {
+            noncoherent: memory.noncoherent,
+            vmm_memtype: memory.vmm_memtype,
+            allow_unverified: memory.allow_unverified,
+        };
+        return Ok(Action::Doctor(settings, json));
+    }
     if parsed.print_capabilities {
         return Ok(Action::Print(format!("{CAPABILITIES}\n")));
     }
-    if parsed.virgl || parsed.render_node.is_some() {
-        let option = if parsed.virgl {
-            "--virgl"
-        } else {
-            "--render-node"
-        };
-        return Err(UsageError(format!(
-            "{option} needs a 3D renderer, which this build does not have; leave it out for 2D"
-        )));
+    if parsed.virgl {
+        return Err(UsageError(
+            "--virgl needs a 3D renderer, which this build does not have; leave it out for 2D"
+                .to_owned(),
+        ));
     }
     let endpoint = match (parsed.socket_path, parsed.fd) {
         (Some(path), None) => Endpoint::Path(path),
@@ -171,10 +240,30 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     if let Some(types) = parsed.test_memtype {
         test_memtype::announce(types);
     }
+    let blobs = parsed.render_node.is_some() || parsed.memory != MemoryArguments::DEFAULT;
+    if blobs && parsed.shm_size == Some(0) {
+        return Err(UsageError(
+            "--shm-size 0 leaves no blobs for --render-node, --noncoherent, --vmm-memtype or \
+             --allow-unverified: leave one or the other out"
+                .to_owned(),
+        ));
+    }
+    if parsed.memory.allow_unverified && parsed.memory.noncoherent == Noncoherent::Off {
+        return Err(UsageError(
+            "--noncoherent=off uses no memory that --allow-unverified could allow: leave one out"
+                .to_owned(),
+        ));
+    }
+    let memory = Choice {
+        node: parsed.render_node,
+        vmm: parsed.memory.vmm_memtype,
+        policy: parsed.memory.policy(),
+    };
     // Who hands a socket over is libvirt, and pairs it with QEMU's vhost-user-gpu. That one has no
     // shared memory and passes VIRGL on without CONTEXT_INIT: Mesa would take it for 3D.
     let default_shm_size = match endpoint {
         Endpoint::Path(_) => DEFAULT_SHM_SIZE,
+        Endpoint::Fd(_) if blobs => DEFAULT_SHM_SIZE,
         Endpoint::Fd(_) => 0,
     };
     let options = Options {
@@ -184,10 +273,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         limits: Limits {
             hostmem: parsed.max_hostmem.unwrap_or(DEFAULT_HOSTMEM),
             resources: parsed.max_resources,
+            ..Limits::default()
         },
         shm_size: parsed.shm_size.unwrap_or(default_shm_size),
         mem_slots: !parsed.no_mem_slots,
         shm_deadline: Duration::from_secs(parsed.shm_deadline),
+        memory,
         screenshot_dir: parsed.screenshot_dir,
     };
     // The parser has allowed nothing that is not a level.
@@ -265,7 +356,7 @@ mod tests {
     fn options(arguments: &[&str]) -> Options {
         match run(arguments).unwrap() {
             Action::Serve(options, _) => options,
-            Action::Print(text) => panic!("printed {text}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -311,6 +402,9 @@ mod tests {
         assert_eq!(options(&["--fd=5"]).shm_size, 0);
         assert_eq!(options(&["--socket-path=/s", "--shm-size=0"]).shm_size, 0);
         assert!(!options(&["--fd=5", "--no-mem-slots"]).mem_slots);
+        let node = options(&["--fd=5", "--render-node=/dev/dri/card0"]);
+        assert_eq!(node.shm_size, 8 << 30);
+        assert_eq!(node.memory.node, Some("/dev/dri/card0".into()));
         assert_eq!(parse_shm_size("4K"), Ok(4096));
         assert_eq!(parse_shm_size("1024G"), Ok(1 << 40));
     }
@@ -321,7 +415,7 @@ mod tests {
             .into_iter()
             .chain(std::iter::repeat_n("--output=64x64", 17))
             .collect::<Vec<_>>();
-        let cases: [(&[&str], &str); 15] = [
+        let cases: [(&[&str], &str); 20] = [
             (&[], "--socket-path"),
             (&["--socket-path=/s", "--fd=3"], "--fd"),
             (&["--fd=x"], "--fd"),
@@ -329,7 +423,18 @@ mod tests {
             (&["--socket-path=/s", "--output=5"], "WIDTHxHEIGHT"),
             (&["--socket-path=/s", "--output=5x5@0"], "refresh"),
             (&["--socket-path=/s", "--virgl"], "3D renderer"),
-            (&["--socket-path=/s", "--render-node=/dev/x"], "3D renderer"),
+            (&["--socket-path=/s", "--noncoherent=on"], "noncoherent"),
+            (&["--socket-path=/s", "--vmm-memtype=yes"], "vmm-memtype"),
+            (
+                &["--fd=5", "--shm-size=0", "--render-node=/dev/dri/card0"],
+                "leave one or the other out",
+            ),
+            (
+                &["--fd=5", "--noncoherent=off", "--allow-unverified"],
+                "leave one out",
+            ),
+            (&["doctor", "--socket-path=/s"], "--socket-path"),
+            (&["--socket-path=/s", "doctor"], "doctor"),
             (&["--socket-path=/s", "--nonsense"], "--nonsense"),
             (&many, "at most 16"),
             (&["--fd=5", "--shm-size=1T"], "K, M or G"),
@@ -343,6 +448,22 @@ mod tests {
             assert!(message.contains(expected), "{arguments:?}: {message}");
             assert!(!message.contains('\n'), "{arguments:?}: {message}");
         }
+    }
+
+    #[test]
+    fn the_doctor_takes_what_the_daemon_takes_about_memory() {
+        let arguments = [
+            "doctor",
+            "--json",
+            "--vmm-memtype=honored",
+            "--noncoherent=coerce",
+        ];
+        let Ok(Action::Doctor(settings, true)) = run(&arguments) else {
+            panic!()
+        };
+        assert_eq!(settings.vmm_memtype, VmmMemtype::Honored);
+        assert_eq!(settings.noncoherent, Noncoherent::Coerce);
+        assert!(!settings.allow_unverified);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! the host pictures in [`render`] and the screens in [`display`], and [`daemon`] completes the
 //! chain with exactly one reply.
 //!
-//! [`memory`] is what the host allocates for guests to map.
+//! [`memory`] is what the host allocates for guests to map, and [`doctor`] says how it may be mapped
+//! on a host and why.
 //!
 //! The program is in `main.rs`; everything it does is in this library so that tests and the
 //! fuzzer can drive the device in process.
@@ -15,6 +16,7 @@ pub mod cli;
 pub mod daemon;
 pub mod device;
 pub mod display;
+pub mod doctor;
 pub mod logging;
 pub mod memory;
 pub mod render;

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use nosnoop_gpu::cli::{self, Action};
-use nosnoop_gpu::{daemon, logging};
+use nosnoop_gpu::memory::facts::Facts;
+use nosnoop_gpu::{daemon, doctor, logging};
 
 fn main() -> ExitCode {
     match run() {
@@ -19,12 +20,28 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     match cli::parse(std::env::args_os()).map_err(|error| error.to_string())? {
-        Action::Print(text) => io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(|error| format!("cannot print: {error}")),
+        Action::Print(text) => print(&text),
+        Action::Doctor(settings, json) => {
+            let facts = Facts::of_this_machine()
+                .map_err(|error| format!("cannot look at this host: {error}"))?;
+            let report = doctor::doctor(facts, settings);
+            if json {
+                let text = serde_json::to_string_pretty(&report)
+                    .map_err(|error| format!("cannot write what was found: {error}"))?;
+                print(&format!("{text}\n"))
+            } else {
+                print(&report.to_string())
+            }
+        }
         Action::Serve(options, level) => {
             logging::to_stderr(level);
             daemon::serve(&options).map_err(|error| error.to_string())
         }
     }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("cannot print: {error}"))
 }

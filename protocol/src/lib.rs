@@ -35,5 +35,5 @@ pub use ids::{
     BlobId, CapsetId, ContextId, FenceId, MAX_SCANOUTS, ResourceId, ResourceUuid, RingIdx,
     ScanoutId,
 };
-pub use memtype::MapCache;
+pub use memtype::{FlagsError, MapCache, MemslotRequest, ShmemMapFlags};
 pub use reply::{DisplayInfo, DisplayMode, GpuError, Reply, encode};

@@ -330,3 +330,18 @@ fn a_detached_blob_fails_to_flush_until_it_has_memory_again() -> Result<()> {
     rig.display().wait_picture(0, &shown(&bytes, blob))?;
     rig.finish()
 }
+
+#[test]
+fn where_the_driver_knows_the_alignment_blobs_are_whole_pages() -> Result<()> {
+    let mut rig = Rig::host_blobs(&[])?;
+    let spans = [rig.ram.alloc(8192)?];
+    for size in [1, 100, 4095, 4097, 8191] {
+        let refused = rig.gpu.create_blob_guest(1, size, &spans);
+        assert!(
+            matches!(refused, Err(nosnoop_tests::frontend::Error::Refused { got, .. }) if got == resp::ERR_INVALID_PARAMETER),
+            "{size}: {refused:?}"
+        );
+    }
+    rig.gpu.create_blob_guest(1, 8192, &spans)?;
+    rig.finish()
+}

@@ -46,7 +46,8 @@ fn host_blob_features_are_offered_by_default() -> Result<()> {
         | protocol::RESET_DEVICE
         | protocol::CONFIGURE_MEM_SLOTS
         | protocol::BACKEND_REQ
-        | protocol::SHMEM;
+        | protocol::SHMEM
+        | protocol::MEMTYPE;
     assert_eq!(vhost.protocol_features()?, expected);
     vhost.set_protocol_features(expected)?;
     assert_eq!(vhost.shmem_config()?, [(1, 8 << 30)]);
@@ -113,10 +114,12 @@ fn contexts_need_an_id_of_their_own_and_a_capability_set() -> Result<()> {
     let mut rig = Rig::host_blobs(&[])?;
     let mut create = |id, init| rig.gpu.answer(&request::ctx_create(id, init, b"x"));
     assert_eq!(create(0, CAPSET)?, resp::ERR_INVALID_CONTEXT_ID);
-    for init in [0, 1, 2, 4, 6, 255, 0x100] {
+    for init in [1, 2, 4, 6, 255, 0x101] {
         assert_eq!(create(1, init)?, resp::ERR_INVALID_PARAMETER, "{init}");
     }
     assert_eq!(create(1, CAPSET)?, resp::OK_NODATA);
+    // The device decides.
+    assert_eq!(create(3, 0)?, resp::OK_NODATA);
     assert_eq!(create(1, CAPSET)?, resp::ERR_INVALID_CONTEXT_ID);
     assert_eq!(create(u32::MAX, CAPSET)?, resp::OK_NODATA);
     let mut destroy = |id| rig.gpu.answer(&request::ctx_destroy(id));

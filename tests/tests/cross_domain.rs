@@ -19,10 +19,11 @@ use nosnoop_tests::frontend::cross_domain::{
     USE_SCANOUT, command, fourcc, host_blob, ring_blob,
 };
 use nosnoop_tests::frontend::memory::PAGE;
+use nosnoop_tests::frontend::message::feature;
 use nosnoop_tests::frontend::pixels::BGRX;
 use nosnoop_tests::frontend::request::{self, CreateBlob};
 use nosnoop_tests::frontend::response::resp;
-use nosnoop_tests::frontend::{ImageContext, ImageRequest, Result, Rig};
+use nosnoop_tests::frontend::{ImageContext, ImageRequest, Result, Rig, SessionOptions};
 
 fn image(letters: &[u8; 4], width: u32, height: u32) -> ImageRequest {
     ImageRequest {
@@ -99,9 +100,16 @@ fn each_form_of_init_is_understood() -> Result<()> {
     rig.finish()
 }
 
+/// With a driver that does not know that blobs are whole pages.
+fn any_size() -> Result<Rig> {
+    let mut options = SessionOptions::host_blobs();
+    options.features &= !feature::BLOB_ALIGNMENT;
+    Rig::start(&["--shm-size", "8G"], &options)
+}
+
 #[test]
 fn an_init_that_cannot_be_is_refused_and_a_good_one_works_after() -> Result<()> {
-    let mut rig = Rig::host_blobs(&[])?;
+    let mut rig = any_size()?;
     let context = ImageContext::without_init(&mut rig.gpu, 1, 100)?;
     rig.gpu.create_picture(101, BGRX, 64, 64)?;
     ring_blob(&mut rig.gpu, 102, 63)?;
@@ -220,7 +228,7 @@ fn a_ring_in_memory_that_is_gone_gets_no_answer() -> Result<()> {
 
 #[test]
 fn a_ring_in_pieces_gets_the_whole_answer() -> Result<()> {
-    let mut rig = Rig::host_blobs(&[])?;
+    let mut rig = any_size()?;
     let pieces = rig.ram.alloc_fragments(ANSWER, &[7, 13])?;
     rig.gpu.create_context(1, CAPSET)?;
     rig.gpu.create_blob_guest(100, ANSWER as u64, &pieces)?;

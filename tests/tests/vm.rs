@@ -23,6 +23,7 @@ use nosnoop_protocol::MapCache;
 use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::blob::{self, BlobReport, CheckedImage};
 use nosnoop_tests::lab::demo::{self, Lab, STEP_LIMIT, check_steps, wait_for_driver};
+use nosnoop_tests::lab::nested;
 use nosnoop_tests::lab::pages::MemoryType;
 use nosnoop_tests::lab::picture::Picture;
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Machine, Setup};
@@ -341,6 +342,44 @@ fn linux_maps_images_with_the_memory_types_that_the_device_announces() {
     }
     assert!(machine.power_off().unwrap().success());
     assert!(backend.stop().unwrap().success());
+}
+
+/// Attributes on both ends of the chain, and that a wrong chain shows. Nothing here has caches.
+#[test]
+fn a_vmm_in_a_guest_maps_write_combining_for_its_own_guest() {
+    let Some((lab, _turn)) = lab() else { return };
+    let report = nested::run(&lab.root).unwrap();
+    println!("{} in {:?}", report.answers, report.took);
+    // AMD with nested paging, but in a virtual machine: nobody's word, nothing mapped.
+    assert_eq!(report.refusals.len(), 2);
+    for why in &report.refusals {
+        assert!(why.contains("a hypervisor below"), "{why}");
+    }
+    let found: Vec<_> = report
+        .blobs
+        .iter()
+        .map(|blob| {
+            assert_eq!(blob.told.wrong, 0, "{blob:?}");
+            let told = &blob.told;
+            (
+                &*told.source,
+                told.map_info,
+                blob.host_type,
+                &*told.guest_type,
+            )
+        })
+        .collect();
+    let (combining, cached) = ("write-combining", "write-back");
+    let expected = [
+        ("vgem", 3, MemoryType::WriteCombining, combining),
+        ("memfd", 1, MemoryType::WriteBack, cached),
+        // Announced as what it is not: the two ends differ.
+        ("memfd", 3, MemoryType::WriteBack, combining),
+        ("daemon", 1, MemoryType::WriteBack, cached),
+        // The whole chain, with the release daemon.
+        ("daemon on vgem", 3, MemoryType::WriteCombining, combining),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -14,12 +14,15 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::session;
 use crate::device::quota::Limits;
 use crate::display::{Display, OutputConfig};
+use crate::memory::flush::CacheFlusher;
+use crate::memory::source::{Choice, Source, SourceError};
 use crate::sync::lock;
 use crate::sys::fd::inherited;
 
@@ -49,8 +52,20 @@ pub struct Options {
     pub shm_deadline: Duration,
     /// Whether front-ends may share guest memory region by region, up to 509 of them.
     pub mem_slots: bool,
+    /// Where blobs' memory comes from and how it may be mapped.
+    pub memory: Choice,
     /// Where SIGUSR1 puts its pictures.
     pub screenshot_dir: PathBuf,
+}
+
+impl Options {
+    /// A source of blobs for one front-end.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn source(&self) -> Result<Source, SourceError> {
+        Source::open(self.memory.clone(), Arc::new(CacheFlusher::default()))
+    }
 }
 
 /// Why the daemon could not do its work; the text is for the person who started it.
@@ -75,6 +90,9 @@ pub enum DaemonError {
         /// What the system says.
         source: io::Error,
     },
+    /// The memory of blobs cannot be allocated as asked.
+    #[error("{0}; choose another --render-node, or leave it out for plain memory")]
+    Memory(#[from] SourceError),
     /// A thread, a signal handler or an event could not be set up.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -93,15 +111,26 @@ pub enum DaemonError {
 /// [`DaemonError`]: what to print before a non-zero exit.
 pub fn serve(options: &Options) -> Result<(), DaemonError> {
     // First of all: the descriptor must be taken before this process opens any itself.
-    let mut source = Source::open(&options.endpoint)?;
+    let options = &Options {
+        limits: Limits {
+            host_blobs: host_blob_limit(),
+            ..options.limits
+        },
+        ..options.clone()
+    };
+    let mut endpoint = Connections::open(&options.endpoint)?;
+    if options.shm_size > 0 {
+        // Each front-end has one of its own; whether there is one is better said now.
+        options.source()?;
+    }
     let control = Arc::new(Control::new().map_err(DaemonError::Start)?);
     control
         .handle_signals(options.screenshot_dir.clone())
         .map_err(DaemonError::Start)?;
-    while let Some(stream) = source.next(&control)? {
+    while let Some(stream) = endpoint.next(&control)? {
         match control.run_session(stream, options) {
             // The next front-end may fare better: descriptors or space may be free again by then.
-            Err(error) if source.has_more() && !options.once => log::error!("{error}"),
+            Err(error) if endpoint.has_more() && !options.once => log::error!("{error}"),
             result => result?,
         }
         if options.once {
@@ -111,8 +140,28 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// Descriptors that are not for blobs: sockets, events, the guest's memory regions, libraries.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// How many host blobs this process has descriptors for: one of its own each, and one for the memory
+/// region by which the front-end shares a mapped one with us. A front-end whose descriptors do not
+/// arrive is lost, so guests must not use them up. Takes all that this process may have.
+fn host_blob_limit() -> usize {
+    let before = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: before.maximum,
+        ..before
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        log::debug!("the limit on descriptors stays as it is: {error}");
+    }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let blobs = descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
+    usize::try_from(blobs).unwrap_or(usize::MAX)
+}
+
 /// Gives the connections.
-enum Source {
+enum Connections {
     Listener {
         socket: UnixListener,
         path: PathBuf,
@@ -146,7 +195,7 @@ impl Inherited {
     }
 }
 
-impl Source {
+impl Connections {
     fn open(endpoint: &Endpoint) -> Result<Self, DaemonError> {
         match endpoint {
             Endpoint::Path(path) => {
@@ -190,7 +239,7 @@ impl Source {
     }
 }
 
-impl Drop for Source {
+impl Drop for Connections {
     fn drop(&mut self) {
         if let Self::Listener { path, file, .. } = self
             && file.is_some()

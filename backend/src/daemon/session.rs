@@ -73,10 +73,14 @@ pub(super) fn run(
 ) -> io::Result<()> {
     let display = Arc::new(Display::new(options.outputs.clone()));
     let channel = (options.shm_size > 0).then(|| Arc::new(ShmemChannel::new(options.shm_deadline)));
-    let shared_memory = channel.as_ref().map(|channel| SharedMemory {
-        size: options.shm_size,
-        mapper: Arc::<ShmemChannel>::clone(channel),
-    });
+    let shared_memory = match &channel {
+        Some(channel) => Some(SharedMemory {
+            size: options.shm_size,
+            mapper: Arc::<ShmemChannel>::clone(channel),
+            source: Arc::new(options.source().map_err(io::Error::other)?),
+        }),
+        None => None,
+    };
     let memory = SharedGuestMemory::new(GuestMemory::new());
     let exit_events = QueueKind::ALL
         .iter()
@@ -213,12 +217,14 @@ impl VhostUserBackend for Session {
             features |= VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
         }
         if self.channel.is_some() {
-            features |= shmem::NEEDED;
+            features |= shmem::NEEDED | shmem::MEMTYPE;
         }
         features
     }
 
     fn acked_features(&self, features: u64) {
+        self.device
+            .set_accepted(Features::from_bits_truncate(features));
         let has = |feature: Features| features & feature.bits() != 0;
         if has(Features::VIRGL) && !has(Features::CONTEXT_INIT) {
             log::warn!(

@@ -13,7 +13,7 @@ use nosnoop_protocol::ids::{ContextId, RingIdx};
 
 use crate::sync::lock;
 
-/// Takes an answer to the guest.
+/// Takes an answer to the guest. Called with the timelines locked.
 pub(super) type Deliver = Box<dyn FnOnce() + Send>;
 
 /// Commands with the same key are answered in order.
@@ -69,21 +69,22 @@ impl Timelines {
         let Some(Place { key, number }) = place else {
             return deliver();
         };
-        let mut ready = Vec::new();
-        {
-            let mut table = lock(&self.table);
-            if let Some(line) = table.get_mut(&key) {
-                if let Some((_, slot)) = line.iter_mut().find(|(other, _)| *other == number) {
-                    *slot = Some(deliver);
-                }
-                while line.front().is_some_and(|(_, deliver)| deliver.is_some()) {
-                    ready.extend(line.pop_front().and_then(|(_, deliver)| deliver));
-                }
-                if line.is_empty() {
-                    table.remove(&key);
-                }
+        // Locked until it is done: who comes meanwhile must not overtake.
+        let mut table = lock(&self.table);
+        let Some(line) = table.get_mut(&key) else {
+            return deliver();
+        };
+        match line.iter_mut().find(|(other, _)| *other == number) {
+            Some((_, slot)) => *slot = Some(deliver),
+            None => deliver(),
+        }
+        while line.front().is_some_and(|(_, deliver)| deliver.is_some()) {
+            if let Some((_, Some(deliver))) = line.pop_front() {
+                deliver();
             }
         }
-        ready.into_iter().for_each(|deliver| deliver());
+        if line.is_empty() {
+            table.remove(&key);
+        }
     }
 }

@@ -8,16 +8,22 @@ use nosnoop_protocol::ids::{ContextId, ResourceId};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::cross_domain::CrossDomain;
-use super::quota::{MAX_CONTEXTS, MAX_SUBMIT};
-use super::{Effect, State};
+use super::quota::{MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_SUBMIT};
+use super::resource::Storage;
+use super::{Effect, State, Verdict};
 use crate::GuestMemory;
 
 /// The bits of `context_init` that name the capability set.
 const CAPSET_MASK: u32 = 0xff;
 
+/// Names a context for good: the guest uses its ids again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ContextSerial(pub(super) u64);
+
 /// One context.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Context {
+    pub(super) serial: ContextSerial,
     attached: HashSet<ResourceId>,
     pub(super) cross_domain: CrossDomain,
 }
@@ -32,6 +38,7 @@ impl Context {
 #[derive(Debug, Default)]
 pub(super) struct Contexts {
     table: HashMap<ContextId, Context>,
+    made: u64,
 }
 
 impl Contexts {
@@ -41,9 +48,10 @@ impl Contexts {
         self.table.get_mut(&id).ok_or(GpuError::InvalidContextId)
     }
 
-    /// Whether any context has the resource attached.
-    pub(super) fn anyone_has(&self, resource: ResourceId) -> bool {
-        self.table.values().any(|context| context.has(resource))
+    fn attachments(&self) -> usize {
+        self.table
+            .values()
+            .fold(0, |sum, context| sum.saturating_add(context.attached.len()))
     }
 
     /// The resource is gone.
@@ -62,43 +70,65 @@ impl State {
         if self.contexts.table.contains_key(&id) {
             return Err(GpuError::InvalidContextId);
         }
-        if init & CAPSET_MASK != cross_domain::CAPSET.0 {
+        // 0 leaves it to the device, as drivers do that do not know CONTEXT_INIT.
+        if ![0, cross_domain::CAPSET.0].contains(&(init & CAPSET_MASK)) {
             return Err(GpuError::InvalidParameter);
         }
         if self.contexts.table.len() >= MAX_CONTEXTS {
             return Err(GpuError::OutOfMemory);
         }
-        self.contexts.table.insert(id, Context::default());
+        let contexts = &mut self.contexts;
+        contexts.made = contexts.made.wrapping_add(1);
+        let context = Context {
+            serial: ContextSerial(contexts.made),
+            attached: HashSet::new(),
+            cross_domain: CrossDomain::default(),
+        };
+        contexts.table.insert(id, context);
         Ok(Reply::OkNoData)
     }
 
-    /// Blobs that the context provided live on as resources; those that no context has any more
-    /// are unmapped.
+    /// Blobs that the context provided live on as resources. Those whose provider has gone and that
+    /// no context has are unmapped first.
     ///
     /// # Errors
-    /// `InvalidContextId`.
-    pub(super) fn destroy_context(
-        &mut self,
-        id: ContextId,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Reply, GpuError> {
-        self.contexts
-            .table
-            .remove(&id)
-            .ok_or(GpuError::InvalidContextId)?;
-        self.unmap_abandoned(id, effects);
-        Ok(Reply::OkNoData)
+    /// In the verdict: `InvalidContextId`.
+    pub(super) fn destroy_context(&mut self, id: ContextId, effects: &mut Vec<Effect>) -> Verdict {
+        if self.contexts.table.remove(&id).is_none() {
+            return Verdict::Done(Err(GpuError::InvalidContextId));
+        }
+        let orphans = self.orphans();
+        self.unmap_all(&orphans, effects)
+    }
+
+    /// Mapped blobs that no context provides or has any more.
+    fn orphans(&self) -> Vec<ResourceId> {
+        let contexts = || self.contexts.table.values();
+        let alive: HashSet<_> = contexts().map(|context| context.serial).collect();
+        let attached: HashSet<_> = contexts().flat_map(|context| &context.attached).collect();
+        let orphans = self.resources.iter().filter(|(id, resource)| {
+            matches!(&resource.storage, Storage::HostBlob(blob)
+                if blob.is_mapped()
+                    && !blob.awaits_unmap()
+                    && !alive.contains(&blob.provider())
+                    && !attached.contains(id))
+        });
+        orphans.map(|(id, _)| id).collect()
     }
 
     /// # Errors
-    /// `InvalidContextId`, `InvalidResourceId`.
+    /// `InvalidContextId`, `InvalidResourceId`, `OutOfMemory` (quota).
     pub(super) fn attach_resource(
         &mut self,
         id: ContextId,
         resource: ResourceId,
     ) -> Result<Reply, GpuError> {
+        let attachments = self.contexts.attachments();
         let context = self.contexts.get_mut(id)?;
         self.resources.get(resource)?;
+        if attachments >= MAX_ATTACHMENTS && !context.has(resource) {
+            return Err(GpuError::OutOfMemory);
+        }
         context.attached.insert(resource);
         Ok(Reply::OkNoData)
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use nosnoop_protocol::command::BlobFlags;
 use nosnoop_protocol::cross_domain::{CrossDomainCommand, ImageRequest, ImageRequirements};
 use nosnoop_protocol::ids::{BlobId, ContextId, ResourceId};
+use nosnoop_protocol::memtype::MapCache;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::State;
@@ -15,7 +16,7 @@ use super::host_blob::HostBlob;
 use super::quota::MAX_IMAGES;
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
-use crate::memory::{image, image_cache, memfd};
+use crate::memory::image;
 
 /// Channel type 0: none. Others (Wayland and such) are not served here.
 const NO_CHANNEL: u32 = 0;
@@ -95,13 +96,20 @@ impl State {
                 let layout = image::layout(&request)?;
                 let context = self.contexts.get_mut(id)?;
                 let blob_id = context.cross_domain.image_id(request, layout.size)?;
+                let map_info = self
+                    .shared_memory
+                    .as_ref()
+                    .map_or(MapCache::Cached, |shared| {
+                        let acked = shared.mapper.speaks_memtype();
+                        shared.source.map_info(BlobId(blob_id.into()), acked)
+                    });
                 let answer = ImageRequirements {
                     strides: layout.strides,
                     offsets: layout.offsets,
                     modifier: layout.modifier,
                     size: layout.size,
                     blob_id,
-                    map_info: image_cache(BlobId(blob_id.into())),
+                    map_info,
                     memory_index: -1,
                     physical_device_index: -1,
                 };
@@ -139,27 +147,30 @@ impl State {
         size: u64,
     ) -> Result<Reply, GpuError> {
         self.resources.check_new(id, &self.limits)?;
-        let mapper = self.mapper.as_ref().ok_or(GpuError::InvalidParameter)?;
-        let can_map = mapper.usable();
+        let shared = self.shared_memory.clone();
+        let shared = shared.ok_or(GpuError::InvalidParameter)?;
         let context = context.ok_or(GpuError::InvalidContextId)?;
-        let described = self
-            .contexts
-            .get_mut(context)?
-            .cross_domain
-            .image_size(blob);
+        let provider = self.contexts.get_mut(context)?;
+        let serial = provider.serial;
+        let described = provider.cross_domain.image_size(blob);
         if described != Some(size) {
             return Err(GpuError::InvalidParameter);
         }
-        if !can_map {
+        if !shared.mapper.usable() {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(size, 0)?;
-        let memory = memfd::allocate(size, image_cache(blob)).map_err(|error| {
+        let blobs = self.resources.host_blobs();
+        if blobs.saturating_add(self.window.orphans()) >= self.limits.host_blobs {
+            return Err(GpuError::OutOfMemory);
+        }
+        let acked = shared.mapper.speaks_memtype();
+        let memory = shared.source.image(blob, size, acked).map_err(|error| {
             log::warn!("no host memory for a blob of {size} bytes: {error}");
             GpuError::OutOfMemory
         })?;
         let mappable = flags.contains(BlobFlags::MAPPABLE);
-        let storage = Storage::HostBlob(HostBlob::new(memory, mappable, context));
+        let storage = Storage::HostBlob(HostBlob::new(memory, mappable, serial));
         self.resources.insert(id, Resource::new(storage, None));
         Ok(Reply::OkNoData)
     }

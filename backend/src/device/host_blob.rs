@@ -7,27 +7,31 @@
 //! Nothing here talks to the front-end while the state is locked: methods return [`Effect`]s, which
 //! [`super::Device`] carries out afterwards.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-use nosnoop_protocol::ids::{ContextId, ResourceId};
+use nosnoop_protocol::ids::ResourceId;
+use nosnoop_protocol::memtype::ShmemMapFlags;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
+use super::context::ContextSerial;
 use super::mapper::{MapError, MapRequest};
-use super::park::Ticket;
+use super::park::{Promise, Ticket};
 use super::quota::MAX_WAITING;
 use super::resource::Storage;
-use super::window::{Owner, Slot, SlotId};
+use super::window::{SlotId, Stage, Window};
 use super::{Effect, State, Verdict};
-use crate::memory::alloc::HostMemory;
+use crate::memory::plan::Plan;
+use crate::memory::planned::PlannedMemory;
 
 /// A blob in host memory.
 #[derive(Debug)]
 pub(super) struct HostBlob {
-    memory: HostMemory,
+    memory: Arc<PlannedMemory>,
     /// The guest asked for `VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE`.
     mappable: bool,
     /// The context that provided it.
-    context: ContextId,
+    provider: ContextSerial,
     mapping: Mapping,
     /// What is to be done once the request that is under way is answered.
     waiting: VecDeque<(Option<Ticket>, Operation)>,
@@ -43,7 +47,7 @@ enum Mapping {
     /// The front-end has been asked to unmap it, on behalf of this operation.
     Unmapping(SlotId, Option<Ticket>, Operation),
     /// The front-end did not answer, or did not unmap: it cannot be mapped again.
-    Quarantined,
+    Lost(SlotId),
 }
 
 /// What can be asked of a blob's mapping.
@@ -57,22 +61,22 @@ pub(super) enum Operation {
 }
 
 impl HostBlob {
-    pub(super) fn new(memory: HostMemory, mappable: bool, context: ContextId) -> Self {
+    pub(super) fn new(memory: PlannedMemory, mappable: bool, provider: ContextSerial) -> Self {
         Self {
-            memory,
+            memory: Arc::new(memory),
             mappable,
-            context,
+            provider,
             mapping: Mapping::Unmapped,
             waiting: VecDeque::new(),
         }
     }
 
-    pub(super) fn memory(&self) -> &HostMemory {
+    pub(super) fn memory(&self) -> &PlannedMemory {
         &self.memory
     }
 
-    pub(super) fn context(&self) -> ContextId {
-        self.context
+    pub(super) fn provider(&self) -> ContextSerial {
+        self.provider
     }
 
     fn busy(&self) -> bool {
@@ -83,7 +87,24 @@ impl HostBlob {
     }
 
     pub(super) fn is_mapped(&self) -> bool {
-        !matches!(self.mapping, Mapping::Unmapped | Mapping::Quarantined)
+        !matches!(self.mapping, Mapping::Unmapped | Mapping::Lost(_))
+    }
+
+    /// Whether it is to be unmapped anyway.
+    pub(super) fn awaits_unmap(&self) -> bool {
+        let unmaps = |operation| matches!(operation, Operation::Unmap | Operation::Unref);
+        self.waiting.iter().any(|(_, operation)| unmaps(*operation))
+    }
+}
+
+impl Window {
+    /// Asks the front-end to unmap a range.
+    fn push_unmap(&mut self, id: SlotId, effects: &mut Vec<Effect>) {
+        let range = match self.get(id) {
+            Some((offset, slot)) => Some((offset, slot.len)),
+            None => self.leaving(id).map(|range| (range.offset, range.len)),
+        };
+        effects.extend(range.map(|(offset, len)| Effect::Unmap(id, offset, len)));
     }
 }
 
@@ -103,17 +124,21 @@ impl State {
             Ok(blob) => blob,
             Err(error) => return Verdict::Done(Err(error)),
         };
+        let promise = match operation {
+            Operation::Map(_) | Operation::Unmap => Promise::Result,
+            Operation::Unref => Promise::Success,
+        };
         if blob.busy() {
             if blob.waiting.len() >= MAX_WAITING {
                 return Verdict::Done(Err(GpuError::OutOfMemory));
             }
-            let ticket = self.parked.open();
+            let ticket = self.parked.open(promise);
             if let Ok(blob) = self.host_blob(id) {
                 blob.waiting.push_back((Some(ticket), operation));
             }
             return Verdict::Parked(ticket);
         }
-        let ticket = self.parked.open();
+        let ticket = self.parked.open(promise);
         match self.begin(id, Some(ticket), operation, effects) {
             Some(result) => {
                 self.parked.cancel(ticket);
@@ -123,28 +148,54 @@ impl State {
         }
     }
 
-    /// Unmaps what `context` provided and no other context uses: to be called when it has gone.
-    pub(super) fn unmap_abandoned(&mut self, context: ContextId, effects: &mut Vec<Effect>) {
-        let mut orphans = Vec::new();
-        for (id, resource) in self.resources.iter() {
-            if let Storage::HostBlob(blob) = &resource.storage
-                && blob.context() == context
-                && blob.is_mapped()
-                && !self.contexts.anyone_has(id)
-            {
-                orphans.push(id);
+    /// Unmaps blobs on behalf of a command that is done when all of them are.
+    pub(super) fn unmap_all(&mut self, ids: &[ResourceId], effects: &mut Vec<Effect>) -> Verdict {
+        if ids.is_empty() {
+            return Verdict::Done(Ok(Reply::OkNoData));
+        }
+        let ticket = self.parked.open(Promise::All(ids.len()));
+        for id in ids {
+            match self.host_blob(*id) {
+                Ok(blob) if blob.busy() => {
+                    blob.waiting.push_back((Some(ticket), Operation::Unmap));
+                }
+                _ => {
+                    if let Some(result) = self.begin(*id, Some(ticket), Operation::Unmap, effects) {
+                        self.answer(Some(ticket), result, effects);
+                    }
+                }
             }
         }
-        for id in orphans {
-            let Ok(blob) = self.host_blob(id) else {
+        Verdict::Parked(ticket)
+    }
+
+    /// Every blob has gone with a device reset; what is mapped is unmapped, and its memory kept until
+    /// then.
+    pub(super) fn forget_blobs(&mut self, effects: &mut Vec<Effect>) {
+        let mut stages = HashMap::new();
+        for (_, resource) in self.resources.iter() {
+            let Storage::HostBlob(blob) = &resource.storage else {
                 continue;
             };
-            if blob.busy() {
-                blob.waiting.push_back((None, Operation::Unmap));
-            } else {
-                self.begin(id, None, Operation::Unmap, effects);
+            match blob.mapping {
+                Mapping::Unmapped => {}
+                Mapping::Requested(slot, _) => {
+                    stages.insert(slot, Stage::Mapping);
+                }
+                Mapping::Mapped(slot) => {
+                    self.window.push_unmap(slot, effects);
+                    stages.insert(slot, Stage::Unmapping);
+                }
+                Mapping::Unmapping(slot, ..) => {
+                    stages.insert(slot, Stage::Unmapping);
+                }
+                Mapping::Lost(slot) => {
+                    stages.insert(slot, Stage::Lost);
+                }
             }
         }
+        self.window
+            .reset(|slot| stages.get(&slot).copied().unwrap_or(Stage::Lost));
     }
 
     fn host_blob(&mut self, id: ResourceId) -> Result<&mut HostBlob, GpuError> {
@@ -180,24 +231,31 @@ impl State {
         if !blob.mappable || blob.mapping != Mapping::Unmapped {
             return Err(GpuError::InvalidParameter);
         }
-        let memory = blob.memory.clone();
-        self.window.check(offset, memory.len())?;
-        effects.extend(
-            self.window
-                .stale()
-                .into_iter()
-                .map(|(at, slot)| Effect::UnmapStale(at, slot)),
-        );
+        let memory = Arc::clone(&blob.memory);
+        let plan = match memory.plan() {
+            Plan::Map(plan) => plan,
+            Plan::Refuse(refusal) => {
+                if let Some(shared) = &self.shared_memory {
+                    shared.source.tell(refusal);
+                }
+                return Err(GpuError::Unspec);
+            }
+        };
+        let bytes = memory.memory();
+        self.window.check(offset, bytes.len())?;
         let request = MapRequest {
             shm_offset: offset,
-            len: memory.len(),
-            fd: memory.fd(),
-            fd_offset: memory.offset(),
-            writable: true,
+            len: bytes.len(),
+            fd: bytes.fd(),
+            fd_offset: bytes.offset(),
+            flags: ShmemMapFlags {
+                writable: true,
+                memory: plan.memslot(),
+            },
         };
-        let slot = self.window.take(offset, id, memory);
+        let slot = self.window.take(offset, id, Arc::clone(&memory));
         self.host_blob(id)?.mapping = Mapping::Requested(slot, ticket);
-        effects.push(Effect::Map(slot, request));
+        effects.push(Effect::Map(slot, request, memory));
         Ok(None)
     }
 
@@ -210,7 +268,7 @@ impl State {
     ) -> Result<Option<Result<Reply, GpuError>>, GpuError> {
         match self.host_blob(id)?.mapping {
             Mapping::Mapped(slot) => {
-                self.unmap_slot(slot, effects);
+                self.window.push_unmap(slot, effects);
                 self.host_blob(id)?.mapping = Mapping::Unmapping(slot, ticket, operation);
                 Ok(None)
             }
@@ -222,17 +280,17 @@ impl State {
         }
     }
 
-    fn unmap_slot(&mut self, id: SlotId, effects: &mut Vec<Effect>) {
-        if let Some((offset, slot)) = self.window.get_mut(id) {
-            effects.push(Effect::Unmap(id, offset, slot.len));
-        }
-    }
-
     /// Removes the resource; what waited for it learns that it has gone.
     fn forget(&mut self, id: ResourceId, effects: &mut Vec<Effect>) -> Result<(), GpuError> {
-        let waiting = std::mem::take(&mut self.host_blob(id)?.waiting);
+        let blob = self.host_blob(id)?;
+        effects.push(Effect::Release(Arc::clone(&blob.memory)));
+        let mapping = blob.mapping;
+        let waiting = std::mem::take(&mut blob.waiting);
         for ticket in waiting.into_iter().filter_map(|(ticket, _)| ticket) {
             self.answer(Some(ticket), Err(GpuError::InvalidResourceId), effects);
+        }
+        if let Mapping::Lost(slot) = mapping {
+            self.window.leave(slot, Stage::Lost);
         }
         self.remove(id)
     }
@@ -255,48 +313,56 @@ impl State {
         result: Result<(), MapError>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some((_, slot)) = self.window.get_mut(slot_id) else {
-            return;
-        };
-        let Owner::Blob(id) = slot.owner else {
-            // A reset came first; only that nothing can be known any more matters.
-            if result == Err(MapError::Lost) {
-                slot.owner = Owner::Quarantined;
+        if let Some(range) = self.window.leaving(slot_id) {
+            // A reset came first.
+            match result {
+                Ok(()) => {
+                    range.stage = Stage::Unmapping;
+                    self.window.push_unmap(slot_id, effects);
+                }
+                Err(MapError::Lost) => range.stage = Stage::Lost,
+                // Nothing was mapped.
+                Err(MapError::Refused(_) | MapError::Unavailable) => {
+                    effects.push(Effect::Release(Arc::clone(&range.memory)));
+                    self.window.gone(slot_id);
+                }
             }
             return;
-        };
-        let cache = slot.memory.cache();
-        if result == Err(MapError::Lost) {
-            slot.owner = Owner::Quarantined;
         }
+        let Some((_, slot)) = self.window.get(slot_id) else {
+            return;
+        };
+        let (id, memory) = (slot.blob, Arc::clone(&slot.memory));
         let Ok(blob) = self.host_blob(id) else { return };
         let Mapping::Requested(_, ticket) = blob.mapping else {
             return;
         };
         let abandoned = ticket.is_some_and(|ticket| !self.parked.is_open(ticket));
-        let Ok(blob) = self.host_blob(id) else { return };
-        match result {
-            // The guest was told that it failed, so it must not stay. Nothing is asked of the
-            // front-end now: the device may be stopped.
-            Ok(()) if abandoned => {
-                blob.mapping = Mapping::Unmapped;
-                self.window.abandon(slot_id);
+        let (mapping, told) = match (result, memory.plan()) {
+            (Ok(()), Plan::Map(plan)) if !abandoned => {
+                (Mapping::Mapped(slot_id), Ok(Reply::OkMapInfo(plan.guest())))
             }
-            Ok(()) => {
-                blob.mapping = Mapping::Mapped(slot_id);
-                self.answer(ticket, Ok(Reply::OkMapInfo(cache)), effects);
+            // The guest was told that it failed, so it must not stay.
+            (Ok(()), _) => {
+                self.window.push_unmap(slot_id, effects);
+                self.window.leave(slot_id, Stage::Unmapping);
+                (Mapping::Unmapped, Err(GpuError::Unspec))
             }
-            Err(error) => {
+            (Err(error), _) => {
                 log::warn!("blob {id} is not mapped: {error}");
-                if error == MapError::Lost {
-                    blob.mapping = Mapping::Quarantined;
+                let mapping = if error == MapError::Lost {
+                    Mapping::Lost(slot_id)
                 } else {
-                    blob.mapping = Mapping::Unmapped;
-                    self.window.remove(slot_id);
-                }
-                self.answer(ticket, Err(GpuError::Unspec), effects);
+                    self.window.free(slot_id);
+                    Mapping::Unmapped
+                };
+                (mapping, Err(GpuError::Unspec))
             }
+        };
+        if let Ok(blob) = self.host_blob(id) {
+            blob.mapping = mapping;
         }
+        self.answer(ticket, told, effects);
         self.go_on(id, effects);
     }
 
@@ -307,20 +373,24 @@ impl State {
         result: Result<(), MapError>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some((_, slot)) = self.window.get_mut(slot_id) else {
+        if let Err(error) = &result {
+            log::debug!("a blob is not unmapped: {error}");
+        }
+        if let Some(range) = self.window.leaving(slot_id) {
+            effects.push(Effect::Release(Arc::clone(&range.memory)));
+            match result {
+                Ok(()) => self.window.gone(slot_id),
+                // The front-end had done it by itself at the reset.
+                Err(MapError::Refused(_)) if range.reset => self.window.gone(slot_id),
+                Err(_) => range.stage = Stage::Lost,
+            }
+            return;
+        }
+        let Some((_, slot)) = self.window.get(slot_id) else {
             return;
         };
-        let owner = slot.owner;
-        match (&result, owner) {
-            (Ok(()), _) => self.window.remove(slot_id),
-            // After a reset the front-end may have done it by itself.
-            (Err(MapError::Refused(_)), Owner::Stale) => self.window.remove(slot_id),
-            (Err(error), _) => {
-                log::warn!("a range of the shared memory stays out of use: {error}");
-                slot.owner = Owner::Quarantined;
-            }
-        }
-        let Owner::Blob(id) = owner else { return };
+        let id = slot.blob;
+        effects.push(Effect::Release(Arc::clone(&slot.memory)));
         let Ok(blob) = self.host_blob(id) else { return };
         let Mapping::Unmapping(_, ticket, operation) = blob.mapping else {
             return;
@@ -328,8 +398,11 @@ impl State {
         blob.mapping = if result.is_ok() {
             Mapping::Unmapped
         } else {
-            Mapping::Quarantined
+            Mapping::Lost(slot_id)
         };
+        if result.is_ok() {
+            self.window.free(slot_id);
+        }
         if operation == Operation::Unref {
             // The range may be lost, the resource is gone all the same.
             if self.forget(id, effects).is_ok() {
@@ -344,14 +417,6 @@ impl State {
         self.go_on(id, effects);
     }
 
-    /// The answer to a request to unmap what a reset had left behind.
-    pub(super) fn stale_done(&mut self, offset: u64, slot: Slot, result: Result<(), MapError>) {
-        // Refused: the front-end had done it by itself at the reset.
-        if matches!(result, Err(MapError::Lost | MapError::Unavailable)) {
-            self.window.keep(offset, slot);
-        }
-    }
-
     /// Does what waited for a blob that is no longer busy.
     fn go_on(&mut self, id: ResourceId, effects: &mut Vec<Effect>) {
         while let Ok(blob) = self.host_blob(id) {
@@ -361,7 +426,8 @@ impl State {
             let Some((ticket, operation)) = blob.waiting.pop_front() else {
                 return;
             };
-            if ticket.is_some_and(|ticket| !self.parked.is_open(ticket)) {
+            let given_up = ticket.is_some_and(|ticket| !self.parked.is_open(ticket));
+            if given_up && matches!(operation, Operation::Map(_)) {
                 continue;
             }
             if let Some(result) = self.begin(id, ticket, operation, effects) {

@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nosnoop_protocol::memtype::ShmemMapFlags;
+
 /// A range of a file to map into the shared-memory region.
 #[derive(Clone, Debug)]
 pub struct MapRequest {
@@ -14,15 +16,16 @@ pub struct MapRequest {
     pub fd: Arc<OwnedFd>,
     /// Where in the file, in bytes; a page multiple.
     pub fd_offset: u64,
-    /// Whether the guest may write.
-    pub writable: bool,
+    /// Whether the guest may write, and the memory type that its accesses must have.
+    pub flags: ShmemMapFlags,
 }
 
 /// Why a request to the front-end did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
-    /// Nothing was sent: there is no channel, or it has been given up.
-    #[error("the front-end maps no shared memory")]
+    /// Nothing was sent: there is no channel, it has been given up, or the front-end does not
+    /// understand the request.
+    #[error("the front-end maps no such memory")]
     Unavailable,
     /// The front-end answered with this error and changed nothing.
     #[error("the front-end refused with {0}")]
@@ -39,6 +42,9 @@ pub type Done = Box<dyn FnOnce(Result<(), MapError>) + Send>;
 pub trait Mapper: Send + Sync {
     /// Whether a request made now would be sent.
     fn usable(&self) -> bool;
+
+    /// Whether the front-end understands the memory type in a request.
+    fn speaks_memtype(&self) -> bool;
 
     /// Asks to map. The caller has checked that the range lies in the region and that nothing is
     /// mapped there.

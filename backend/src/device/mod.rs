@@ -27,6 +27,7 @@ mod two_d;
 mod uuid;
 mod window;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use nosnoop_protocol::command::{BlobMem, Command};
@@ -36,6 +37,8 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 use crate::GuestMemory;
 use crate::display::Display;
 use crate::memory::PAGE_SIZE;
+use crate::memory::planned::PlannedMemory;
+use crate::memory::source::Source;
 use crate::sync::lock;
 use context::Contexts;
 use host_blob::Operation;
@@ -45,7 +48,7 @@ pub use query::Batch;
 use quota::Limits;
 use resource::Resources;
 use scanout::{Layout, Scanouts};
-use window::{Slot, SlotId, Window};
+use window::{SlotId, Window};
 
 /// The device features that this back-end always implements, each command of each of them included
 /// (virtio 1.4, "GPU Device / Feature bits").
@@ -65,6 +68,8 @@ pub struct SharedMemory {
     pub size: u64,
     /// The way to the front-end.
     pub mapper: Arc<dyn Mapper>,
+    /// Where images come from.
+    pub source: Arc<Source>,
 }
 
 /// What becomes of a command.
@@ -86,10 +91,11 @@ pub enum Verdict {
     reason = "a handful at a time, and gone at once"
 )]
 enum Effect {
-    Map(SlotId, MapRequest),
+    Map(SlotId, MapRequest, Arc<PlannedMemory>),
     Unmap(SlotId, u64, u64),
-    UnmapStale(u64, Slot),
     Answer(Resolved),
+    /// Lets go of memory, which may take its time.
+    Release(Arc<PlannedMemory>),
 }
 
 /// A virtio-gpu device, for one front-end connection.
@@ -100,6 +106,8 @@ pub struct Device {
     state: Mutex<State>,
     display: Arc<Display>,
     shared_memory: Option<SharedMemory>,
+    /// The device features that the driver has accepted.
+    accepted: AtomicU64,
     /// For results that come after their command.
     me: Weak<Self>,
 }
@@ -108,7 +116,7 @@ pub struct Device {
 struct State {
     limits: Limits,
     display: Arc<Display>,
-    mapper: Option<Arc<dyn Mapper>>,
+    shared_memory: Option<SharedMemory>,
     resources: Resources,
     scanouts: Scanouts,
     contexts: Contexts,
@@ -130,9 +138,7 @@ impl Device {
         let state = State {
             limits,
             display: Arc::clone(&display),
-            mapper: shared_memory
-                .as_ref()
-                .map(|shared| Arc::clone(&shared.mapper)),
+            shared_memory: shared_memory.clone(),
             resources: Resources::default(),
             scanouts: Scanouts::default(),
             contexts: Contexts::default(),
@@ -144,6 +150,7 @@ impl Device {
             state: Mutex::new(state),
             display,
             shared_memory,
+            accepted: AtomicU64::new(0),
             me: Weak::clone(me),
         })
     }
@@ -155,6 +162,17 @@ impl Device {
             Some(_) => FEATURES.union(SHARED_MEMORY_FEATURES),
             None => FEATURES,
         }
+    }
+
+    /// Takes note of the features that the driver has accepted.
+    pub fn set_accepted(&self, features: Features) {
+        self.accepted.store(features.bits(), Ordering::Relaxed);
+    }
+
+    /// Blobs must be whole pages where the driver knows that.
+    fn aligns_blobs(&self) -> bool {
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        accepted & Features::BLOB_ALIGNMENT.bits() != 0
     }
 
     /// Where this device shows its scanouts.
@@ -227,9 +245,14 @@ impl Device {
                 size,
                 entries,
             } => match mem {
+                BlobMem::Guest if self.aligns_blobs() && !size.is_multiple_of(PAGE_SIZE) => {
+                    Err(GpuError::InvalidParameter)
+                }
                 BlobMem::Guest => self
                     .state()
                     .create_guest_blob(*resource, *size, entries, memory),
+                // It has no backing.
+                BlobMem::Host3d if !entries.is_empty() => Err(GpuError::InvalidParameter),
                 BlobMem::Host3d => self
                     .state()
                     .create_host_blob(*resource, *context, *blob_id, *flags, *size),
@@ -272,9 +295,7 @@ impl Device {
                 ..
             } => self.state().create_context(*context, *context_init),
             Command::CtxDestroy { context } => {
-                return self.parking(|state, effects| {
-                    Verdict::Done(state.destroy_context(*context, effects))
-                });
+                return self.parking(|state, effects| state.destroy_context(*context, effects));
             }
             Command::CtxAttachResource { context, resource } => {
                 self.state().attach_resource(*context, *resource)
@@ -301,11 +322,16 @@ impl Device {
         self.carry_out(resolved.map(Effect::Answer));
     }
 
-    /// Answers every parked command with an error now, as before a ring stops. What the front-end
-    /// still maps for one of them is unmapped.
+    /// Answers every parked command now, as before a ring stops, and returns when all answers that
+    /// were on their way have reached the guest. What the front-end still maps for one of them is
+    /// unmapped later. Not to be called by a [`park::Answer`].
     pub fn abandon_parked(&self) {
-        let resolved = self.state().parked.abandon();
+        let (resolved, deliveries) = {
+            let mut state = self.state();
+            (state.parked.abandon(), state.parked.deliveries())
+        };
         self.carry_out(resolved.into_iter().map(Effect::Answer));
+        deliveries.wait();
     }
 
     /// Changes the state and then does what that asks for.
@@ -321,23 +347,23 @@ impl Device {
     fn carry_out(&self, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             match (effect, &self.shared_memory) {
-                (Effect::Answer((answer, result)), _) => answer(result),
-                (Effect::Map(slot, request), Some(shared)) => {
+                (Effect::Answer(resolved), _) => resolved.deliver(),
+                (Effect::Release(memory), _) => drop(memory),
+                (Effect::Map(slot, request, memory), Some(shared)) => {
                     let done = self.later(move |state, result, effects| {
                         state.map_done(slot, result, effects);
                     });
-                    shared.mapper.map(request, done);
+                    match memory.expose() {
+                        Ok(()) => shared.mapper.map(request, done),
+                        Err(error) => {
+                            log::error!("memory is not mapped for the guest: {error}");
+                            done(Err(MapError::Unavailable));
+                        }
+                    }
                 }
                 (Effect::Unmap(slot, offset, len), Some(shared)) => {
                     let done = self.later(move |state, result, effects| {
                         state.unmap_done(slot, result, effects);
-                    });
-                    shared.mapper.unmap(offset, len, done);
-                }
-                (Effect::UnmapStale(offset, slot), Some(shared)) => {
-                    let len = slot.len;
-                    let done = self.later(move |state, result, _| {
-                        state.stale_done(offset, slot, result);
                     });
                     shared.mapper.unmap(offset, len, done);
                 }
@@ -390,17 +416,24 @@ impl Device {
     }
 
     /// Back to the state after [`Device::new`]: every resource is gone, every scanout disabled.
+    ///
+    /// As [`Device::abandon_parked`], no answer is on its way when this returns.
     pub fn reset(&self) {
-        let resolved = {
+        let mut effects = Vec::new();
+        let (gone, deliveries) = {
             let mut state = self.state();
-            state.resources = Resources::default();
+            state.forget_blobs(&mut effects);
+            let gone = std::mem::take(&mut state.resources);
             state.scanouts = Scanouts::default();
             state.contexts = Contexts::default();
-            state.window.reset();
             self.display.reset();
-            state.parked.abandon()
+            effects.extend(state.parked.abandon().into_iter().map(Effect::Answer));
+            (gone, state.parked.deliveries())
         };
-        self.carry_out(resolved.into_iter().map(Effect::Answer));
+        // Memory is let go of without the lock.
+        drop(gone);
+        self.carry_out(effects);
+        deliveries.wait();
     }
 
     /// Checks that the parts of the state agree with each other.

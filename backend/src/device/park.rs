@@ -1,8 +1,11 @@
 //! Commands whose answer comes later.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use nosnoop_protocol::reply::{GpuError, Reply};
+
+use crate::sync::lock;
 
 /// Names a parked command; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,14 +14,81 @@ pub struct Ticket(u64);
 /// Takes a parked command's result to the guest. Called once, with no lock of the device held.
 pub type Answer = Box<dyn FnOnce(Result<Reply, GpuError>) + Send>;
 
-/// An answer and what it is to say.
-pub(super) type Resolved = (Answer, Result<Reply, GpuError>);
+/// An answer and what it is to say. The guest is not told before it is dropped.
+pub(super) struct Resolved {
+    answer: Answer,
+    result: Result<Reply, GpuError>,
+    _under_way: UnderWay,
+}
+
+impl Resolved {
+    pub(super) fn deliver(self) {
+        (self.answer)(self.result);
+    }
+}
+
+/// How many answers are on their way to the guest.
+#[derive(Clone, Default)]
+pub(super) struct Deliveries(Arc<(Mutex<usize>, Condvar)>);
+
+impl Deliveries {
+    fn begin(&self) -> UnderWay {
+        let mut count = lock(&self.0.0);
+        *count = count.saturating_add(1);
+        UnderWay(self.clone())
+    }
+
+    /// Waits until all that were begun have reached the guest.
+    pub(super) fn wait(&self) {
+        let mut count = lock(&self.0.0);
+        while *count > 0 {
+            let waited = self.0.1.wait(count);
+            count = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+struct UnderWay(Deliveries);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut count = lock(&self.0.0.0);
+        *count = count.saturating_sub(1);
+        self.0.0.1.notify_all();
+    }
+}
+
+impl Promise {
+    fn given_up(self) -> Result<Reply, GpuError> {
+        match self {
+            Self::Result => Err(GpuError::Unspec),
+            Self::Success | Self::All(_) => Ok(Reply::OkNoData),
+        }
+    }
+}
 
 /// The parked commands. There are as many as chains in the ring at most.
 #[derive(Default)]
 pub(super) struct Parked {
-    table: HashMap<Ticket, Stage>,
+    table: HashMap<Ticket, Command>,
+    deliveries: Deliveries,
     next: u64,
+}
+
+struct Command {
+    stage: Stage,
+    promise: Promise,
+}
+
+/// When a command is done, and what the guest is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// The one result that comes, or an error if the command is given up.
+    Result,
+    /// The one result that comes. What is given up is done all the same, so it is a success.
+    Success,
+    /// A success, when this many results have come, whatever they are; at least one.
+    All(usize),
 }
 
 #[expect(
@@ -40,10 +110,11 @@ impl std::fmt::Debug for Parked {
 }
 
 impl Parked {
-    pub(super) fn open(&mut self) -> Ticket {
+    pub(super) fn open(&mut self, promise: Promise) -> Ticket {
         let ticket = Ticket(self.next);
         self.next = self.next.wrapping_add(1);
-        self.table.insert(ticket, Stage::Opened);
+        let stage = Stage::Opened;
+        self.table.insert(ticket, Command { stage, promise });
         ticket
     }
 
@@ -60,35 +131,74 @@ impl Parked {
     /// Says how to answer; if the result is known already, it is returned to be answered now.
     pub(super) fn wait(&mut self, ticket: Ticket, answer: Answer) -> Option<Resolved> {
         match self.table.remove(&ticket) {
-            Some(Stage::Known(result)) => Some((answer, result)),
-            _ => {
-                self.table.insert(ticket, Stage::Waiting(answer));
+            Some(Command {
+                stage: Stage::Known(result),
+                ..
+            }) => Some(self.resolved(answer, result)),
+            Some(command) => {
+                let stage = Stage::Waiting(answer);
+                self.table.insert(ticket, Command { stage, ..command });
                 None
             }
+            None => Some(self.resolved(answer, Err(GpuError::Unspec))),
         }
     }
 
-    /// The result has come. Nothing happens for a command that was given up.
+    /// A result has come. Nothing happens for a command that was given up, or that others are
+    /// still awaited for.
     pub(super) fn resolve(
         &mut self,
         ticket: Ticket,
         result: Result<Reply, GpuError>,
     ) -> Option<Resolved> {
+        let command = self.table.get_mut(&ticket)?;
+        let result = match &mut command.promise {
+            Promise::Result | Promise::Success => result,
+            Promise::All(left) => {
+                *left = left.saturating_sub(1);
+                if *left > 0 {
+                    return None;
+                }
+                Ok(Reply::OkNoData)
+            }
+        };
         match self.table.remove(&ticket)? {
-            Stage::Waiting(answer) => Some((answer, result)),
-            Stage::Opened | Stage::Known(_) => {
-                self.table.insert(ticket, Stage::Known(result));
+            Command {
+                stage: Stage::Waiting(answer),
+                ..
+            } => Some(self.resolved(answer, result)),
+            mut early => {
+                early.stage = Stage::Known(result);
+                self.table.insert(ticket, early);
                 None
             }
         }
     }
 
-    /// Gives up on all of them: they are to be answered with an error now.
+    /// Gives up on all of them: they are to be answered now.
     pub(super) fn abandon(&mut self) -> Vec<Resolved> {
-        let waiting = self.table.drain().filter_map(|(_, stage)| match stage {
-            Stage::Waiting(answer) => Some((answer, Err(GpuError::Unspec))),
-            Stage::Opened | Stage::Known(_) => None,
-        });
-        waiting.collect()
+        let commands: Vec<_> = self.table.drain().map(|(_, command)| command).collect();
+        let answers = commands
+            .into_iter()
+            .filter_map(|command| match command.stage {
+                Stage::Waiting(answer) => Some((answer, command.promise.given_up())),
+                Stage::Opened | Stage::Known(_) => None,
+            });
+        answers
+            .map(|(answer, result)| self.resolved(answer, result))
+            .collect()
+    }
+
+    /// The answers on their way.
+    pub(super) fn deliveries(&self) -> Deliveries {
+        self.deliveries.clone()
+    }
+
+    fn resolved(&self, answer: Answer, result: Result<Reply, GpuError>) -> Resolved {
+        Resolved {
+            answer,
+            result,
+            _under_way: self.deliveries.begin(),
+        }
     }
 }

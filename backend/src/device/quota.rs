@@ -22,12 +22,16 @@ pub const DEFAULT_HOSTMEM: u64 = 512 << 20;
 pub const DEFAULT_RESOURCES: usize = 16_384;
 
 /// Contexts of one device: one per guest process that uses the GPU. One costs some 100 bytes, and
-/// its images and attached resources.
+/// its images; see [`MAX_ATTACHMENTS`] for what is attached to them.
 pub const MAX_CONTEXTS: usize = 1024;
 
 /// Image descriptions that one context may have got: allocators keep theirs and ask once for each
 /// size and format. One costs some 40 bytes.
 pub const MAX_IMAGES: usize = 1024;
+
+/// Resources attached to contexts, each counted for each context: a resource is normally in one or
+/// two. One costs some 10 bytes.
+pub const MAX_ATTACHMENTS: usize = 65_536;
 
 /// Bytes of one `SUBMIT_3D`: a cross-domain command takes 24 and drivers send one at a time. The
 /// device serves nobody else meanwhile: some 2700 image requests, less than a millisecond.
@@ -44,6 +48,9 @@ pub struct Limits {
     pub hostmem: u64,
     /// Number of resources of any kind.
     pub resources: usize,
+    /// Number of host blobs, those counted that are gone and not yet unmapped. Each takes a file
+    /// descriptor, and one more while the front-end shares its memory with us.
+    pub host_blobs: usize,
 }
 
 impl Default for Limits {
@@ -51,6 +58,7 @@ impl Default for Limits {
         Self {
             hostmem: DEFAULT_HOSTMEM,
             resources: DEFAULT_RESOURCES,
+            host_blobs: DEFAULT_RESOURCES,
         }
     }
 }

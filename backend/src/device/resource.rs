@@ -45,8 +45,12 @@ impl Resource {
         match &self.storage {
             Storage::Image(image) => Image::bytes(image.size()).unwrap_or(u64::MAX),
             Storage::GuestBlob { .. } => 0,
-            Storage::HostBlob(blob) => blob.memory().len(),
+            Storage::HostBlob(blob) => blob.memory().memory().len(),
         }
+    }
+
+    fn is_host_blob(&self) -> bool {
+        matches!(self.storage, Storage::HostBlob(_))
     }
 
     fn backing_entries(&self) -> usize {
@@ -59,6 +63,7 @@ impl Resource {
 pub(super) struct Resources {
     table: HashMap<ResourceId, Resource>,
     host_bytes: u64,
+    host_blobs: usize,
     backing_entries: usize,
 }
 
@@ -109,9 +114,17 @@ impl Resources {
         self.host_bytes
     }
 
+    /// Number of host blobs.
+    pub(super) fn host_blobs(&self) -> usize {
+        self.host_blobs
+    }
+
     /// Adds a resource whose id [`Resources::check_new`] has allowed.
     pub(super) fn insert(&mut self, id: ResourceId, resource: Resource) {
         self.host_bytes = self.host_bytes.saturating_add(resource.host_bytes());
+        self.host_blobs = self
+            .host_blobs
+            .saturating_add(resource.is_host_blob().into());
         self.backing_entries = self
             .backing_entries
             .saturating_add(resource.backing_entries());
@@ -149,6 +162,9 @@ impl Resources {
 
     fn release(&mut self, resource: &Resource) {
         self.host_bytes = self.host_bytes.saturating_sub(resource.host_bytes());
+        self.host_blobs = self
+            .host_blobs
+            .saturating_sub(resource.is_host_blob().into());
         self.backing_entries = self
             .backing_entries
             .saturating_sub(resource.backing_entries());

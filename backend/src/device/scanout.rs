@@ -4,7 +4,6 @@
 use nosnoop_protocol::format::Format;
 use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ResourceId, ScanoutId};
-use nosnoop_protocol::memtype::MapCache;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::State;
@@ -311,15 +310,13 @@ impl Source<'_> {
 
 /// How large a blob is whose pixels can be copied to a display; `None` for what is no such blob.
 ///
-/// The copy goes through the host's cached mapping. Where the guest maps a blob otherwise, that
-/// mapping may show lines that are older than what the guest has written, and its lines may later
-/// overwrite it: such a blob is never read here (Intel SDM vol. 3, "Programming the PAT").
+/// Host memory is copied only where the host's mapping of it agrees with the guest's.
 fn copyable_bytes(storage: &Storage) -> Option<u64> {
     match storage {
         Storage::GuestBlob { size } => Some(*size),
         Storage::HostBlob(blob) => {
             let memory = blob.memory();
-            (memory.cache() == MapCache::Cached).then(|| memory.len())
+            memory.is_readable().then(|| memory.memory().len())
         }
         Storage::Image(_) => None,
     }

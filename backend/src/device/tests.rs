@@ -6,14 +6,20 @@
     reason = "small numbers of the tests' own"
 )]
 
+mod exposure;
+
+use super::context::ContextSerial;
 use super::host_blob::HostBlob;
 use super::resource::{Resource, Storage};
 use super::*;
 use crate::display::OutputConfig;
-use crate::memory::memfd;
+use crate::memory::flush::CacheFlusher;
+use crate::memory::kind::{PageKinds, Snooping, Traits};
+use crate::memory::plan::VmmMemtype;
+use crate::memory::source::Choice;
 use nosnoop_protocol::command::Request;
 use nosnoop_protocol::geometry::Size;
-use nosnoop_protocol::ids::{ContextId, ResourceId};
+use nosnoop_protocol::ids::{BlobId, ResourceId};
 use nosnoop_protocol::memtype::MapCache;
 use nosnoop_protocol::wire::cmd;
 use proptest::prelude::*;
@@ -131,6 +137,7 @@ fn pictures_beyond_the_memory_quota_are_out_of_memory_and_leave_room_for_smaller
     let bench = Bench::new(Limits {
         hostmem: 1024,
         resources: 3,
+        ..Limits::default()
     });
     for _ in 0..1000 {
         assert_eq!(bench.create(1, 65535, 65535), Err(GpuError::OutOfMemory));
@@ -153,6 +160,7 @@ fn the_picture_of_a_scanout_counts_against_the_quota() {
     let bench = Bench::new(Limits {
         hostmem: 1024 + 512,
         resources: 3,
+        ..Limits::default()
     });
     assert_eq!(bench.create(1, 16, 16), OK);
     let show = |width| bench.run(cmd::SET_SCANOUT, &[0, 0, width, 16, 0, 1]);
@@ -383,15 +391,31 @@ fn a_blobs_scanout_must_lie_inside_the_blob() {
 }
 
 #[test]
-fn only_host_blobs_that_guests_map_cached_are_copied_to_a_display() {
+fn only_host_blobs_that_guest_and_host_map_alike_are_copied_to_a_display() {
     let bench = bench();
-    for (id, cache) in [
-        (1, MapCache::Cached),
-        (2, MapCache::Uncached),
-        (3, MapCache::Wc),
+    let (wc, cached) = (Some(MapCache::Wc), Some(MapCache::Cached));
+    let (honored, ignored) = (VmmMemtype::Honored, VmmMemtype::Ignored);
+    for (id, host, snooping, vmm) in [
+        (1, cached, Snooping::NoDevice, ignored),
+        // The guest maps it cached.
+        (2, wc, Snooping::Yes, ignored),
+        // It is not mapped at all.
+        (3, wc, Snooping::No, ignored),
+        (4, wc, Snooping::No, honored),
     ] {
-        let memory = memfd::allocate(4096, cache).unwrap();
-        let blob = HostBlob::new(memory, true, ContextId::new(1).unwrap());
+        let traits = Traits {
+            host,
+            kinds: PageKinds::Ram,
+            snooping,
+            verified: true,
+        };
+        let choice = Choice {
+            vmm,
+            ..Choice::default()
+        };
+        let source = Source::claiming(traits, choice, Arc::new(CacheFlusher::default()));
+        let memory = source.image(BlobId(1), 4096, false).unwrap();
+        let blob = HostBlob::new(memory, true, ContextSerial(1));
         let resource = Resource::new(Storage::HostBlob(blob), None);
         let mut state = bench.device.state();
         state
@@ -405,8 +429,10 @@ fn only_host_blobs_that_guests_map_cached_are_copied_to_a_display() {
     let flush = |id| bench.run(cmd::RESOURCE_FLUSH, &[0, 0, 16, 16, id, 0]);
     assert_eq!(show(2), Err(GpuError::InvalidParameter));
     assert_eq!(show(3), Err(GpuError::InvalidParameter));
-    assert_eq!(show(1), OK);
-    assert_eq!(flush(1), OK);
+    for id in [4, 1] {
+        assert_eq!(show(id), OK);
+        assert_eq!(flush(id), OK);
+    }
     // The scanout stays as it is, and a flush of what is shown nowhere reads nothing.
     assert_eq!(show(3), Err(GpuError::InvalidParameter));
     assert_eq!(flush(3), OK);

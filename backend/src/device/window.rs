@@ -4,46 +4,58 @@
 //! like, so every range is checked here before anything is sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use nosnoop_protocol::ids::ResourceId;
 use nosnoop_protocol::reply::GpuError;
 
 use crate::memory::PAGE_SIZE;
-use crate::memory::alloc::HostMemory;
+use crate::memory::planned::PlannedMemory;
 
 /// Names a range from when it is taken until it is free again; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SlotId(u64);
 
-/// Who a range belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// A blob that is mapped there, or is about to be or to have been.
-    Blob(ResourceId),
-    /// Nobody: a reset took its blob away, and what the front-end did of its mapping is unknown, or
-    /// it was mapped when nobody waited for it any more. It must be unmapped before the range is used again.
-    Stale,
-    /// Nobody, and what is mapped is unknown for good: not to be used before the connection ends.
-    Quarantined,
-}
-
-/// A range of the region.
+/// A range of the region that a blob is mapped at, or is about to be or to have been.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) id: SlotId,
     pub(super) len: u64,
-    pub(super) owner: Owner,
+    pub(super) blob: ResourceId,
     /// Kept as long as the guest might reach it.
-    pub(super) memory: HostMemory,
+    pub(super) memory: Arc<PlannedMemory>,
 }
 
-/// The ranges in use, by their offset.
+/// A range whose blob has gone, or wants it no more.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) id: SlotId,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    pub(super) memory: Arc<PlannedMemory>,
+    pub(super) stage: Stage,
+    /// A reset came meanwhile, at which the front-end may have unmapped it by itself.
+    pub(super) reset: bool,
+}
+
+/// How far a range is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The front-end has been asked to map it and has not answered.
+    Mapping,
+    /// It has been asked to unmap it, behind everything that was asked before.
+    Unmapping,
+    /// What is mapped is unknown for good: not to be used before the connection ends.
+    Lost,
+}
+
+/// The ranges in use.
 #[derive(Debug)]
 pub(super) struct Window {
     size: u64,
+    /// Those of blobs, by their offset.
     slots: BTreeMap<u64, Slot>,
-    /// Ranges that were given up while something else was about to take their place.
-    kept: Vec<(u64, Slot)>,
+    leaving: Vec<Leaving>,
     next: u64,
 }
 
@@ -52,13 +64,13 @@ impl Window {
         Self {
             size,
             slots: BTreeMap::new(),
-            kept: Vec::new(),
+            leaving: Vec::new(),
             next: 0,
         }
     }
 
-    /// Checks that a blob may be mapped at `offset`. Stale ranges there are no obstacle: they are
-    /// to be unmapped first, see [`Window::stale`].
+    /// Checks that a blob may be mapped at `offset`. What is asked now comes after the requests to
+    /// unmap that are under way, so those are no obstacle.
     ///
     /// # Errors
     /// `InvalidParameter` for an offset that is no page multiple, a range beyond the region, and
@@ -68,12 +80,15 @@ impl Window {
         let (Some(end), Some(0)) = (end, offset.checked_rem(PAGE_SIZE)) else {
             return Err(GpuError::InvalidParameter);
         };
-        let mut overlapping = self
-            .slots
+        let slots = self.slots.iter().map(|(other, slot)| (*other, slot.len));
+        let leaving = self
+            .leaving
             .iter()
-            .filter(|(_, slot)| slot.owner != Owner::Stale)
-            .chain(self.kept.iter().map(|(offset, slot)| (offset, slot)))
-            .filter(|(other, slot)| **other < end && other.saturating_add(slot.len) > offset);
+            .filter(|range| range.stage != Stage::Unmapping)
+            .map(|range| (range.offset, range.len));
+        let mut overlapping = slots
+            .chain(leaving)
+            .filter(|(other, len)| *other < end && other.saturating_add(*len) > offset);
         if overlapping.next().is_some() {
             Err(GpuError::InvalidParameter)
         } else {
@@ -81,78 +96,86 @@ impl Window {
         }
     }
 
-    /// Takes a range that [`Window::check`] has allowed and that has no stale part.
-    pub(super) fn take(&mut self, offset: u64, blob: ResourceId, memory: HostMemory) -> SlotId {
+    /// Takes a range that [`Window::check`] has allowed.
+    pub(super) fn take(
+        &mut self,
+        offset: u64,
+        blob: ResourceId,
+        memory: Arc<PlannedMemory>,
+    ) -> SlotId {
         let id = SlotId(self.next);
         self.next = self.next.wrapping_add(1);
-        let len = memory.len();
+        let len = memory.memory().len();
         self.slots.insert(
             offset,
             Slot {
                 id,
                 len,
-                owner: Owner::Blob(blob),
+                blob,
                 memory,
             },
         );
         id
     }
 
-    /// Removes the stale ranges and returns their offsets and lengths: to be unmapped in this
-    /// order before anything else is mapped. What they held is let go of by the caller's requests.
-    pub(super) fn stale(&mut self) -> Vec<(u64, Slot)> {
-        let offsets: Vec<u64> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.owner == Owner::Stale)
-            .map(|(offset, _)| *offset)
-            .collect();
-        let removed = offsets
-            .into_iter()
-            .map(|offset| Some((offset, self.slots.remove(&offset)?)));
-        removed.flatten().collect()
-    }
-
-    /// Takes a range out of use that [`Window::stale`] gave and that may stay mapped for ever, with
-    /// its memory: the guest may go on reading and writing it.
-    pub(super) fn keep(&mut self, offset: u64, slot: Slot) {
-        self.kept.push((offset, slot));
-    }
-
-    pub(super) fn get_mut(&mut self, id: SlotId) -> Option<(u64, &mut Slot)> {
+    /// The range of a blob and its offset.
+    pub(super) fn get(&self, id: SlotId) -> Option<(u64, &Slot)> {
         self.slots
-            .iter_mut()
+            .iter()
             .find(|(_, slot)| slot.id == id)
             .map(|(offset, slot)| (*offset, slot))
     }
 
-    pub(super) fn remove(&mut self, id: SlotId) {
+    /// The range of a blob is free: nothing is mapped there.
+    pub(super) fn free(&mut self, id: SlotId) {
         self.slots.retain(|_, slot| slot.id != id);
     }
 
-    /// Gives a range up whose mapping nobody wants any more.
-    pub(super) fn abandon(&mut self, id: SlotId) {
-        if let Some((_, slot)) = self.get_mut(id) {
-            slot.owner = Owner::Stale;
+    /// The blob of a range has gone or wants it no more; the range is at this stage.
+    pub(super) fn leave(&mut self, id: SlotId, stage: Stage) {
+        let found = self.get(id).map(|(offset, _)| offset);
+        if let Some((offset, slot)) = found.and_then(|at| Some((at, self.slots.remove(&at)?))) {
+            self.leaving.push(Leaving {
+                id: slot.id,
+                offset,
+                len: slot.len,
+                memory: slot.memory,
+                stage,
+                reset: false,
+            });
         }
     }
 
-    /// A device reset: every blob is gone, and its mapping unknown.
-    pub(super) fn reset(&mut self) {
-        for slot in self.slots.values_mut() {
-            if slot.owner != Owner::Quarantined {
-                slot.owner = Owner::Stale;
-            }
+    /// A range on its way out.
+    pub(super) fn leaving(&mut self, id: SlotId) -> Option<&mut Leaving> {
+        self.leaving.iter_mut().find(|range| range.id == id)
+    }
+
+    /// A range on its way out is free.
+    pub(super) fn gone(&mut self, id: SlotId) {
+        self.leaving.retain(|range| range.id != id);
+    }
+
+    /// A device reset: every blob has gone. `stage` says where each one's range is.
+    pub(super) fn reset(&mut self, stage: impl Fn(SlotId) -> Stage) {
+        let ids: Vec<_> = self.slots.values().map(|slot| slot.id).collect();
+        for id in ids {
+            self.leave(id, stage(id));
+        }
+        for range in &mut self.leaving {
+            range.reset = true;
         }
     }
 
-    /// Bytes of host memory that are kept for nobody.
+    /// Bytes of host memory that no resource counts.
     pub(super) fn orphaned_bytes(&self) -> u64 {
-        self.slots
-            .values()
-            .filter(|slot| !matches!(slot.owner, Owner::Blob(_)))
-            .chain(self.kept.iter().map(|(_, slot)| slot))
-            .fold(0, |sum, slot| sum.saturating_add(slot.len))
+        let lens = self.leaving.iter().map(|range| range.len);
+        lens.fold(0, u64::saturating_add)
+    }
+
+    /// How many pieces of host memory no resource counts.
+    pub(super) fn orphans(&self) -> usize {
+        self.leaving.len()
     }
 
     pub(super) fn verify_invariants(&self) -> Result<(), String> {

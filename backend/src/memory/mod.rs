@@ -1,24 +1,25 @@
-//! Memory that the host makes for guests: how images lie in it ([`image`]), what it is
-//! ([`alloc`]) and where it comes from ([`memfd`]).
+//! Memory that the host makes for guests.
+//!
+//! An image's way: [`image`] says how it lies in memory, [`source`] allocates it ([`alloc`], which
+//! records its traits, [`kind`]) and has [`plan`] decide how it may be mapped, and [`planned`] keeps
+//! both together and flushes caches ([`flush`]) before a guest reaches it and after. [`facts`] is what
+//! is known of the host, each [`fact`] with its source; [`effective`] is what memory types come to on
+//! real hosts, against which the policy is tested.
 
 pub mod alloc;
+pub mod effective;
+pub mod fact;
+pub mod facts;
+pub mod flush;
 pub mod image;
-pub mod memfd;
+pub mod kind;
+pub mod offer;
+pub mod plan;
+pub mod planned;
+pub mod source;
 #[cfg(feature = "test-memtype")]
 pub mod test_memtype;
-
-#[cfg(feature = "test-memtype")]
-pub use test_memtype::image_cache;
-
-/// How guests are to map the images of the description that a context has given this id: cached,
-/// as they are pages of the host's page cache, which host programs map cached.
-///
-/// The description's `map_info` and that of `RESP_OK_MAP_INFO` both come from here.
-#[cfg(not(feature = "test-memtype"))]
-#[must_use]
-pub fn image_cache(_id: nosnoop_protocol::ids::BlobId) -> nosnoop_protocol::MapCache {
-    nosnoop_protocol::MapCache::Cached
-}
+pub mod view;
 
 /// What host memory is a multiple of, in bytes: a page of every guest and of the shared-memory
 /// region.

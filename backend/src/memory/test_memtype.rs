@@ -60,13 +60,11 @@ pub fn announce(types: Types) {
     TYPES.get_or_init(|| types);
 }
 
-/// How guests are told to map the images of the description that a context has given this id:
-/// cached unless [`announce`] has said otherwise.
-///
-/// The description's `map_info` and that of `RESP_OK_MAP_INFO` both come from here.
+/// How guests are told to map the images of the description that a context has given this id, if
+/// [`announce`] has said so.
 #[must_use]
-pub fn image_cache(id: BlobId) -> MapCache {
-    TYPES.get().map_or(MapCache::Cached, |types| types.of(id))
+pub fn announced(id: BlobId) -> Option<MapCache> {
+    TYPES.get().map(|types| types.of(id))
 }
 
 #[cfg(test)]
@@ -101,10 +99,10 @@ mod tests {
         };
         let refused = parse("wc,huge").unwrap_err().to_string();
         assert!(refused.contains("cached, uncached and wc"), "{refused}");
-        assert_eq!(image_cache(BlobId(1)), MapCache::Cached);
+        assert_eq!(announced(BlobId(1)), None);
         parse("wc,cached").unwrap();
-        assert_eq!(image_cache(BlobId(1)), MapCache::Wc);
-        assert_eq!(image_cache(BlobId(2)), MapCache::Cached);
-        assert_eq!(image_cache(BlobId(3)), MapCache::Wc);
+        assert_eq!(announced(BlobId(1)), Some(MapCache::Wc));
+        assert_eq!(announced(BlobId(2)), Some(MapCache::Cached));
+        assert_eq!(announced(BlobId(3)), Some(MapCache::Wc));
     }
 }

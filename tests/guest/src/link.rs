@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::process::Command;
 
-use nosnoop_guest::wire::{Event, Order};
+use nosnoop_guest::wire::{Event, Order, PROGRAM};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::Outcome;
@@ -43,6 +44,19 @@ impl Link {
         let mut line = String::new();
         self.orders.read_line(&mut line)?;
         Order::from_line(&line).ok_or_else(|| format!("no order: {line:?}").into())
+    }
+
+    /// Runs the task's program to its end, with this line as its input and output.
+    pub(crate) fn run_program(&self) -> Outcome<()> {
+        let status = Command::new(PROGRAM)
+            .stdin(self.port.try_clone()?)
+            .stdout(self.port.try_clone()?)
+            .status()
+            .map_err(|error| format!("{PROGRAM}: {error}"))?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("{PROGRAM} ended with {status}").into()),
+        }
     }
 
     /// Waits for the order to go on; any other order ends the task as an error.

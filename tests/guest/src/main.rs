@@ -19,7 +19,7 @@ mod virtgpu;
 use std::error::Error;
 
 use link::Link;
-use nosnoop_guest::wire::{Event, Order};
+use nosnoop_guest::wire::{Event, Order, Task};
 use rustix::system::RebootCommand;
 
 /// Any failure of the guest program, told to the host as text.
@@ -31,9 +31,13 @@ fn run(link: &mut Link) -> Outcome<Order> {
         uptime_ms: setup::uptime_ms(),
     })?;
     setup::load_modules()?;
-    let card = setup::wait_for_card()?;
     let parameters = setup::Parameters::read()?;
-    tasks::run(&parameters, &card, link)?;
+    if parameters.task == Task::Program {
+        link.run_program()?;
+    } else {
+        let card = setup::wait_for_card()?;
+        tasks::run(&parameters, &card, link)?;
+    }
     link.send(&Event::Done)?;
     link.order()
 }

@@ -17,6 +17,12 @@ pub const ROUNDS_PARAMETER: &str = "nosnoop.rounds";
 /// The folder of the initial file system that holds the kernel modules.
 pub const MODULE_FOLDER: &str = "/modules";
 
+/// The program that [`Task::Program`] runs.
+pub const PROGRAM: &str = "/bin/program";
+
+/// Where [`PROGRAM`] finds the daemon.
+pub const DAEMON: &str = "/bin/nosnoop-gpu";
+
 /// The file that names the modules in the order to load them, one a line.
 pub const MODULE_LIST: &str = "/modules/list";
 
@@ -34,11 +40,20 @@ pub enum Task {
     Info,
     /// Maps images in the host's memory and goes through every [`BlobStep`].
     Blob,
+    /// Runs [`PROGRAM`], which tells and waits by itself; needs no GPU.
+    Program,
 }
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 5] = [Self::Demo, Self::Idle, Self::Bench, Self::Info, Self::Blob];
+    pub const ALL: [Self; 6] = [
+        Self::Demo,
+        Self::Idle,
+        Self::Bench,
+        Self::Info,
+        Self::Blob,
+        Self::Program,
+    ];
 
     /// The name on the kernel command line.
     #[must_use]
@@ -49,6 +64,7 @@ impl Task {
             Self::Bench => "bench",
             Self::Info => "info",
             Self::Blob => "blob",
+            Self::Program => "program",
         }
     }
 
@@ -145,6 +161,23 @@ pub struct Image {
     pub seed: u32,
 }
 
+/// A blob that a small VMM in this guest has mapped for a guest of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NestedBlob {
+    /// Where the memory comes from.
+    pub source: String,
+    /// What the inner guest was told: 1 cached, 2 uncached, 3 write-combining.
+    pub map_info: u32,
+    /// Where the VMM has it in its address space.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// The memory type that the inner guest's own page tables select.
+    pub guest_type: String,
+    /// Words in which the inner guest and the VMM saw something else than the other has written.
+    pub wrong: u64,
+}
+
 /// One display mode as the kernel lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mode {
@@ -238,6 +271,18 @@ pub enum Event {
         memory_types: Vec<String>,
         /// Milliseconds since the kernel started.
         uptime_ms: u64,
+    },
+    /// What a small VMM in this guest has found out about KVM; no order is waited for.
+    Kvm {
+        /// The answers, for people.
+        answers: String,
+        /// How each refused request was refused, for people.
+        refusals: Vec<String>,
+    },
+    /// The small VMM has mapped a blob; it keeps the processor busy and waits for an [`Order`].
+    Nested {
+        /// Which blob.
+        blob: NestedBlob,
     },
     /// The task is complete; the guest waits for an [`Order`].
     Done,

@@ -93,6 +93,10 @@ pub mod protocol {
     pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
     /// VHOST_USER_PROTOCOL_F_SHMEM.
     pub const SHMEM: u64 = 1 << 22;
+    /// NOSNOOP_MEMTYPE, not assigned upstream: map requests carry a memory type.
+    pub const MEMTYPE: u64 = 1 << 56;
+    /// What [`MEMTYPE`] needs; without all of these it is neither offered nor used.
+    pub const MEMTYPE_NEEDS: u64 = SHMEM | BACKEND_REQ | REPLY_ACK;
 }
 
 /// The twelve bytes in front of every message, native endian.

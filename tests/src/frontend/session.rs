@@ -152,6 +152,9 @@ impl Session {
         let mut protocol_features = 0;
         if features & feature::PROTOCOL_FEATURES != 0 {
             protocol_features = vhost.protocol_features()? & options.protocol_features;
+            if protocol_features & protocol::MEMTYPE_NEEDS != protocol::MEMTYPE_NEEDS {
+                protocol_features &= !protocol::MEMTYPE;
+            }
             vhost.set_protocol_features(protocol_features)?;
         }
         let channel = protocol_features & protocol::BACKEND_REQ != 0 && options.backend_channel;

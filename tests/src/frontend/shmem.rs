@@ -32,7 +32,7 @@ pub const HOST_VISIBLE: u8 = 1;
 /// Flag of a map request: the guest may write.
 pub const FLAG_WRITABLE: u64 = 1;
 /// Bytes of a request's payload.
-const PAYLOAD: usize = 40;
+pub(crate) const PAYLOAD: usize = 40;
 
 /// What to do with a request that keeps the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -399,7 +399,7 @@ fn wait(shared: &Shared, socket: Option<&UnixStream>, until: Option<Instant>) ->
 }
 
 /// Reads one message with its file descriptors; `None` at the end of the connection.
-fn receive(socket: &UnixStream) -> Option<(Header, Vec<u8>, Vec<OwnedFd>)> {
+pub(crate) fn receive(socket: &UnixStream) -> Option<(Header, Vec<u8>, Vec<OwnedFd>)> {
     let mut fds = Vec::new();
     let mut head = [0; Header::SIZE];
     read_exact(socket.as_fd(), &mut head, &mut fds)?;

@@ -18,6 +18,8 @@ use nosnoop_gpu::device::mapper::{Done, MapError, MapRequest, Mapper};
 use nosnoop_gpu::device::quota::Limits;
 use nosnoop_gpu::device::{Device, SharedMemory};
 use nosnoop_gpu::display::{Display, OutputConfig};
+use nosnoop_gpu::memory::flush::CacheFlusher;
+use nosnoop_gpu::memory::source::{Choice, Source};
 use nosnoop_protocol::geometry::Size;
 
 use driver::Driver;
@@ -30,6 +32,7 @@ const STEPS: u32 = 400;
 const LIMITS: Limits = Limits {
     hostmem: 2 << 20,
     resources: 6,
+    host_blobs: 4,
 };
 
 /// What one seed did, to see that a run reaches anything.
@@ -103,6 +106,10 @@ impl Mapper for MoodyMapper {
         true
     }
 
+    fn speaks_memtype(&self) -> bool {
+        true
+    }
+
     fn map(&self, request: MapRequest, done: Done) {
         assert!(request.len > 0 && request.len.is_multiple_of(4096));
         assert!(request.shm_offset.is_multiple_of(4096));
@@ -154,8 +161,11 @@ impl Guest {
             queue(QueueKind::Cursor, 0x4_0000),
         ];
         // Every other guest has shared memory.
+        let source = Source::open(Choice::default(), Arc::new(CacheFlusher::default()));
+        let source = Arc::new(source.expect("a page of plain memory"));
         let shared = random.once_in(2).then(|| SharedMemory {
             size: REGION,
+            source,
             mapper: Arc::new(MoodyMapper {
                 random: Mutex::new(Random::new(random.bits())),
             }),

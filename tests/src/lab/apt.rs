@@ -1,5 +1,5 @@
-//! Fills a folder with QEMU and a kernel from the machine's own Debian archive: no root rights, no
-//! chroot, no package scripts.
+//! Fills a folder with packages from the machine's own Debian archive: no root rights, no chroot, no
+//! package scripts. One recipe is for QEMU and a kernel, one for the kernel's headers.
 //!
 //! A private apt configuration with an empty package database works out and downloads the packages
 //! (signatures checked with the Debian archive's keyring), `dpkg-deb -x` unpacks them. The
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::process::run_logged;
 use super::{LabError, Result, say};
 
-/// What decides the content of the folder; its hash names the folder in the cache.
+/// What decides the content of a folder; its hash names the folder in the cache.
 pub(super) struct Recipe {
     /// Raised when the steps themselves change.
     version: u32,
@@ -24,6 +24,8 @@ pub(super) struct Recipe {
     packages: &'static [&'static str],
     /// Folders that nothing here reads.
     unused: &'static [&'static str],
+    /// What this is, for people.
+    what: &'static str,
 }
 
 /// The recipe in use: the first Debian suite with a QEMU of 11.1 or newer.
@@ -42,6 +44,17 @@ pub(super) const RECIPE: Recipe = Recipe {
         "usr/share/locale",
         "usr/share/man",
     ],
+    what: "QEMU, its own GPU backend and a kernel (about 300 MB)",
+};
+
+/// The kernel's headers for user space, of the same suite: those of the DRM drivers are not on every
+/// machine, and older ones lack what is compared with them.
+pub(super) const HEADERS: Recipe = Recipe {
+    version: 1,
+    suite: "forky",
+    packages: &["linux-libc-dev"],
+    unused: &["usr/share/doc"],
+    what: "the kernel's headers (2 MB)",
 };
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -148,14 +161,16 @@ fn archives_in(known: &[String], unknown: &[String]) -> Vec<String> {
 }
 
 /// The private apt: its configuration and state in one folder.
-struct PrivateApt {
+struct PrivateApt<'a> {
     folder: PathBuf,
+    recipe: &'a Recipe,
 }
 
-impl PrivateApt {
-    fn new(folder: &Path) -> Result<Self> {
+impl<'a> PrivateApt<'a> {
+    fn new(folder: &Path, recipe: &'a Recipe) -> Result<Self> {
         let apt = Self {
             folder: folder.to_owned(),
+            recipe,
         };
         for path in [
             "state/lists/partial",
@@ -209,7 +224,7 @@ impl PrivateApt {
 
     /// Fetches the suite's index from `archive`.
     fn update(&self, archive: &str) -> Result<()> {
-        let suite = RECIPE.suite;
+        let suite = self.recipe.suite;
         self.write(
             "etc/sources.list",
             &format!("deb [signed-by={KEYRING}] {archive} {suite} main\n"),
@@ -233,7 +248,7 @@ impl PrivateApt {
             "--yes",
             "--no-install-recommends",
         ];
-        arguments.extend_from_slice(RECIPE.packages);
+        arguments.extend_from_slice(self.recipe.packages);
         let mut told = Instant::now();
         run_logged(
             &mut self.get(&arguments),
@@ -308,12 +323,12 @@ fn size_of_files(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Fills the folder `root` with the recipe's packages; `work` holds what is needed meanwhile.
-pub(super) fn fill(work: &Path, root: &Path) -> Result<()> {
-    let apt = PrivateApt::new(&work.join("apt"))?;
+/// Fills the folder `root` with a recipe's packages; `work` holds what is needed meanwhile.
+pub(super) fn fill(recipe: &Recipe, work: &Path, root: &Path) -> Result<()> {
+    let apt = PrivateApt::new(&work.join("apt"), recipe)?;
     say(format_args!(
         "fetching the package index of suite {} (once; cached for later runs)",
-        RECIPE.suite
+        recipe.suite
     ));
     let mut failures = Vec::new();
     let mut found = false;
@@ -329,17 +344,17 @@ pub(super) fn fill(work: &Path, root: &Path) -> Result<()> {
     if !found {
         return Err(LabError::unavailable(format!(
             "no archive among this machine's apt sources serves the suite {} (no network?): {}",
-            RECIPE.suite,
+            recipe.suite,
             failures.join("; ")
         )));
     }
-    say("downloading QEMU, its own GPU backend and a kernel (about 300 MB)");
+    say(format_args!("downloading {}", recipe.what));
     let packages = apt.download().map_err(|error| {
         LabError::unavailable(format!("the packages do not arrive: {}", last_line(&error)))
     })?;
     say(format_args!("unpacking {} packages", packages.len()));
     unpack(&packages, work, root)?;
-    for folder in RECIPE.unused {
+    for folder in recipe.unused {
         let folder = root.join(folder);
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(LabError::context(folder.display()))?;

@@ -9,6 +9,7 @@ use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{Driver, Event, Order, Step, Task};
 
 use super::backend::{Backend, Kind};
+use super::initramfs::GPU_MODULES;
 use super::picture::{Comparison, Picture};
 use super::qemu::{Accelerator, Machine, Setup};
 use super::report::{BootTimes, CheckedStep, Report, VmPart, write_report};
@@ -48,7 +49,7 @@ impl Lab {
     /// [`LabError::Unavailable`] where no VM can be had; other errors when a step fails.
     pub fn prepare() -> Result<Self> {
         let root = Root::find_or_build()?;
-        let initial = initramfs::build(&programs::guest()?, &root.kernel)?;
+        let initial = initramfs::build(&programs::guest()?, &root.kernel, &GPU_MODULES, &[])?;
         Ok(Self { root, initial })
     }
 

@@ -11,8 +11,8 @@ use super::modules::Modules;
 use super::root::Kernel;
 use super::{LabError, Result};
 
-/// The modules that the guest loads, with what they depend on.
-const WANTED: [&str; 2] = ["virtio_pci", "virtio_gpu"];
+/// What a guest loads that draws on the GPU.
+pub const GPU_MODULES: [&str; 2] = ["virtio_pci", "virtio_gpu"];
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -95,22 +95,30 @@ impl Archive {
     }
 }
 
-/// The initial file system with `init` as its first program and the GPU driver's modules of
-/// `kernel`.
+/// The initial file system with `init` as its first program, these modules of `kernel` with what
+/// they depend on, and the programs that go to these places.
 ///
 /// # Errors
 /// When a file cannot be read or a module is neither there nor built into the kernel.
-pub fn build(init: &Path, kernel: &Kernel) -> Result<Vec<u8>> {
-    let program = fs::read(init).map_err(LabError::context(init.display()))?;
+pub fn build(
+    init: &Path,
+    kernel: &Kernel,
+    modules: &[&str],
+    programs: &[(&str, &Path)],
+) -> Result<Vec<u8>> {
+    let read = |path: &Path| fs::read(path).map_err(LabError::context(path.display()));
     let mut archive = Archive::default();
-    for folder in ["dev", "proc", "sys"] {
+    for folder in ["dev", "proc", "sys", "tmp"] {
         archive.folder(folder)?;
     }
     // The kernel opens it for the first program before any file system is mounted.
     archive.entry("dev/console", CHARACTER_DEVICE, (5, 1), &[])?;
-    archive.file("init", PROGRAM, &program)?;
+    archive.file("init", PROGRAM, &read(init)?)?;
+    for (place, program) in programs {
+        archive.file(place, PROGRAM, &read(program)?)?;
+    }
     let mut list = String::new();
-    for module in Modules::of(kernel)?.closure(&WANTED)? {
+    for module in Modules::of(kernel)?.closure(modules)? {
         archive.file(
             &format!("{MODULE_FOLDER}/{}.ko", module.name),
             FILE,

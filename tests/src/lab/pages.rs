@@ -89,6 +89,18 @@ impl Page {
     }
 }
 
+/// The memory type that all pages of a range of the address space have, wherever they lie; `None`
+/// if a page is missing or they differ.
+#[must_use]
+pub fn type_of(pages: &[Page], address: u64, size: u64) -> Option<MemoryType> {
+    let range = address..address + size;
+    let inside = pages.iter().filter(|page| range.contains(&page.address));
+    let types = inside.map(Page::memory_type).collect::<Vec<_>>();
+    let first = *types.first()?;
+    let whole = types.len() as u64 == size.div_ceil(PAGE);
+    (whole && types.iter().all(|other| *other == first)).then_some(first)
+}
+
 /// A range of a program's address space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mapped {
@@ -192,5 +204,19 @@ mod tests {
         assert_eq!(Mapped::find(&pages, 0x6000, PAGE, &list), None);
         pages[2].flags = "X-----TUW".to_owned();
         assert_eq!(Mapped::find(&pages, 0x7000, 8192, &list), None);
+    }
+    #[test]
+    fn a_range_has_a_type_if_all_its_pages_have_it() {
+        let mut pages = vec![
+            page(0x7000, 0x9000, "X--DA-TUW"),
+            page(0x8000, 0x3000, "X---A-TUW"),
+            page(0x9000, 0x4000, "X---A--UW"),
+        ];
+        let combining = Some(MemoryType::WriteCombining);
+        assert_eq!(type_of(&pages, 0x7000, 8192), combining);
+        assert_eq!(type_of(&pages, 0x7000, 3 * PAGE), None);
+        assert_eq!(type_of(&pages, 0x6000, 8192), None);
+        pages.remove(1);
+        assert_eq!(type_of(&pages, 0x7000, 8192), None);
     }
 }

@@ -58,20 +58,47 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
     )))
 }
 
+/// How a program is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As it is shipped.
+    Release,
+    /// As fast as it can be built.
+    Quick,
+}
+
 /// The guest's `/init`, linked statically.
 ///
 /// # Errors
 /// When it does not build.
 pub fn guest() -> Result<PathBuf> {
+    linked_statically(PACKAGE, PACKAGE, Profile::Release)
+}
+
+/// A program of this workspace for a guest, linked statically.
+///
+/// # Errors
+/// When it does not build.
+pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
     let target = target_folder().join("guest");
     let mut command = cargo_build(&target);
     command
-        .args(["--release", "--package", PACKAGE])
-        .args(["--bin", PACKAGE, "--target", GUEST_TARGET])
+        .args(["--package", package, "--bin", program])
+        .args(["--target", GUEST_TARGET])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    run(&mut command, "the guest program")?;
-    Ok(target.join(GUEST_TARGET).join("release").join(PACKAGE))
+    let folder = match profile {
+        Profile::Release => {
+            command.arg("--release");
+            "release"
+        }
+        Profile::Quick => {
+            command.env("CARGO_PROFILE_DEV_DEBUG", "false");
+            "debug"
+        }
+    };
+    run(&mut command, program)?;
+    Ok(target.join(GUEST_TARGET).join(folder).join(program))
 }
 
 /// Our daemon with the feature `test-memtype`: what [`TEST_MEMTYPE_VARIABLE`] names, else built.

@@ -47,6 +47,8 @@ pub enum Accelerator {
     Kvm,
     /// QEMU's translator; slow, works anywhere.
     Tcg,
+    /// The same, as an AMD processor with virtualization: the guest has a KVM of its own.
+    Nested,
 }
 
 impl Accelerator {
@@ -83,7 +85,7 @@ impl Accelerator {
     pub fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
+            Self::Tcg | Self::Nested => "tcg",
         }
     }
 }
@@ -399,6 +401,7 @@ pub(super) fn base_command(root: &Root, accelerator: Accelerator) -> Command {
     let cpu = match accelerator {
         Accelerator::Kvm => "host",
         Accelerator::Tcg => "max",
+        Accelerator::Nested => "EPYC,+svm,+npt",
     };
     command.args([
         "-nodefaults",

@@ -266,8 +266,23 @@ fn cache_folder() -> Result<PathBuf> {
 
 /// The cached root's folder; builds it first when it is not there.
 fn cached_root() -> Result<PathBuf> {
+    cached("root", &apt::RECIPE, |fresh| {
+        // What does not run must not become the cached root.
+        let checked = Root::in_folder(fresh)?;
+        let release = checked.kernel.release;
+        Ok(format!("{}, Linux {release}", checked.qemu_version))
+    })
+}
+
+/// The folder of a recipe's packages in the cache; builds it first when it is not there. `check` looks
+/// at a new one and says what it is.
+pub(super) fn cached(
+    name: &str,
+    recipe: &apt::Recipe,
+    check: impl FnOnce(&Path) -> Result<String>,
+) -> Result<PathBuf> {
     let cache = cache_folder()?;
-    let root = cache.join(format!("root-{}", apt::RECIPE.key()));
+    let root = cache.join(format!("{name}-{}", recipe.key()));
     if root.is_dir() {
         return Ok(root);
     }
@@ -284,16 +299,10 @@ fn cached_root() -> Result<PathBuf> {
         .tempdir_in(&cache)
         .map_err(LabError::context(cache.display()))?;
     let fresh = work.path().join("root");
-    apt::fill(work.path(), &fresh)?;
-    // What does not run must not become the cached root.
-    let checked = Root::in_folder(&fresh)?;
+    apt::fill(recipe, work.path(), &fresh)?;
+    let checked = check(&fresh)?;
     fs::rename(&fresh, &root).map_err(LabError::context(root.display()))?;
-    say(format_args!(
-        "{}, Linux {}: {}",
-        checked.qemu_version,
-        checked.kernel.release,
-        root.display()
-    ));
+    say(format_args!("{checked}: {}", root.display()));
     Ok(root)
 }
 

@@ -31,9 +31,6 @@ const REPLY: u32 = 1 << 2;
 /// Header flag of a request that wants an acknowledgement.
 const NEED_REPLY: u32 = 1 << 3;
 
-/// Flag of a mapping that the guest may write to, `VHOST_USER_FLAG_MAP_RW`.
-const MAP_RW: u64 = 1;
-
 /// A message to the front-end: header and `VhostUserMMap`, in this machine's byte order.
 #[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
 #[repr(C)]
@@ -83,7 +80,7 @@ pub(super) enum ExchangeError {
 impl Request {
     /// Maps what `map` says. Its file descriptor has to go with it.
     pub(super) fn map(map: &MapRequest) -> Self {
-        let flags = if map.writable { MAP_RW } else { 0 };
+        let flags = map.flags.to_wire();
         Self::new(SHMEM_MAP, map.fd_offset, map.shm_offset, map.len, flags)
     }
 

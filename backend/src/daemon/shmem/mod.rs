@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nosnoop_protocol::memtype::{MemslotRequest, NOSNOOP_MEMTYPE, speaks_memtype};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 
 use self::exchange::{ExchangeError, Request, exchange};
@@ -36,6 +37,10 @@ pub(super) const HOST_VISIBLE: u8 = 1;
 pub(super) const NEEDED: VhostUserProtocolFeatures = VhostUserProtocolFeatures::SHMEM
     .union(VhostUserProtocolFeatures::BACKEND_REQ)
     .union(VhostUserProtocolFeatures::REPLY_ACK);
+
+/// Our extension, [`NOSNOOP_MEMTYPE`]: offered, but not needed.
+pub(super) const MEMTYPE: VhostUserProtocolFeatures =
+    VhostUserProtocolFeatures::from_bits_retain(NOSNOOP_MEMTYPE);
 
 /// The channel of one front-end connection, from before the front-end has sent the socket until
 /// after it has gone.
@@ -98,6 +103,8 @@ impl Gate {
 struct State {
     /// The front-end has accepted [`NEEDED`].
     negotiated: bool,
+    /// And the extension [`NOSNOOP_MEMTYPE`] with them.
+    memtype: bool,
     closed: bool,
     link: Option<Link>,
 }
@@ -151,7 +158,9 @@ impl ShmemChannel {
                 "no host blobs: the front-end does not map shared memory with acknowledgements"
             );
         }
-        lock(&self.state).negotiated = negotiated;
+        let mut state = lock(&self.state);
+        state.negotiated = negotiated;
+        state.memtype = speaks_memtype(accepted);
     }
 
     /// Uses `socket` for all further requests. If there was one already, what was asked on it and
@@ -224,7 +233,15 @@ impl Mapper for ShmemChannel {
         lock(&self.state).usable_link().is_some()
     }
 
+    fn speaks_memtype(&self) -> bool {
+        lock(&self.state).memtype
+    }
+
     fn map(&self, request: MapRequest, done: Done) {
+        // QEMU ignores bits that it does not know, others do not answer.
+        if request.flags.memory != MemslotRequest::Unspecified && !self.speaks_memtype() {
+            return done(Err(MapError::Unavailable));
+        }
         self.request(Request::map(&request), Some(request.fd), done);
     }
 

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use nosnoop_protocol::memtype::ShmemMapFlags;
+
 use super::*;
 
 /// Longer than anything takes that does come.
@@ -91,7 +93,10 @@ fn request() -> MapRequest {
         len: 0x3000,
         fd: some_file(),
         fd_offset: 0x2_0000_1000,
-        writable: true,
+        flags: ShmemMapFlags {
+            writable: true,
+            memory: MemslotRequest::Unspecified,
+        },
     }
 }
 
@@ -148,11 +153,20 @@ fn requests_have_the_documented_bytes_and_the_file() {
     let (channel, mut front_end) = connected(PATIENCE);
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"this one").unwrap();
-    for (writable, flags) in [(true, 1), (false, 0)] {
+    let cached = MemslotRequest::Cached;
+    let wc = MemslotRequest::Wc { noncoherent: true };
+    let none = MemslotRequest::Unspecified;
+    channel.set_protocol_features((NEEDED | MEMTYPE).bits());
+    for (writable, memory, flags) in [
+        (true, none, 1),
+        (false, none, 0),
+        (true, cached, 0x11),
+        (false, wc, 0x130),
+    ] {
         let fd = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
         let request = MapRequest {
             fd: Arc::clone(&fd),
-            writable,
+            flags: ShmemMapFlags { writable, memory },
             ..request()
         };
         let mapping = map_this(&channel, request);
@@ -442,4 +456,22 @@ fn while_the_device_is_stopped_nothing_is_sent_and_what_is_to_be_unmapped_waits(
     let unmapping = unmap(&channel);
     channel.close();
     assert_eq!(result(&unmapping), Err(MapError::Unavailable));
+}
+
+#[test]
+fn a_memory_type_is_not_sent_to_a_front_end_that_did_not_accept_it() {
+    let (channel, mut front_end) = connected(PATIENCE);
+    assert!(!channel.speaks_memtype());
+    let mut typed = request();
+    typed.flags.memory = MemslotRequest::Cached;
+    let mapping = map_this(&channel, typed.clone());
+    assert_eq!(result(&mapping), Err(MapError::Unavailable));
+    front_end.map_and_unmap_work(&channel);
+    // The extension without what it needs is not the extension.
+    for needed in NEEDED {
+        channel.set_protocol_features((NEEDED | MEMTYPE).difference(needed).bits());
+        assert!(!channel.speaks_memtype(), "{needed:?}");
+    }
+    channel.set_protocol_features((NEEDED | MEMTYPE).bits());
+    assert!(channel.speaks_memtype());
 }

@@ -1,0 +1,159 @@
+//! Where the images of one front-end come from: allocated, and planned at once.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nosnoop_protocol::MapCache;
+use nosnoop_protocol::ids::BlobId;
+
+use super::PAGE_SIZE;
+use super::alloc::{AllocError, Allocator, Handout, HostMemory, Want};
+use super::facts::Facts;
+use super::flush::Flusher;
+use super::kind::Traits;
+use super::offer::with_proof;
+use super::plan::{Noncoherent, Plan, PlatformFacts, Policy, Refusal, VmmFacts, VmmMemtype, plan};
+use super::planned::PlannedMemory;
+
+/// What the operator has decided about blobs' memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The DRM node to allocate from; plain memory without one.
+    pub node: Option<PathBuf>,
+    /// What is true of the VMM.
+    pub vmm: VmmMemtype,
+    /// What is allowed.
+    pub policy: Policy,
+}
+
+/// Why there is no source of blobs.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The node is none, is not to be opened, has no allocator here, or does not allocate.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+    /// What this host does with memory types cannot be found out.
+    #[error("cannot look at this host: {0}")]
+    Host(#[from] io::Error),
+}
+
+/// Allocates images and plans how they may be mapped.
+pub struct Source {
+    allocator: Allocator,
+    choice: Choice,
+    /// What is known of the host; plain memory is mapped the same way on any.
+    facts: Option<Facts>,
+    /// What the allocator's memory is like, by a page of it.
+    sample: Traits,
+    flusher: Arc<dyn Flusher>,
+    /// A refusal has been told the operator.
+    told: AtomicBool,
+}
+
+impl Source {
+    /// A source for one front-end. Front-ends do not share one: who gets the descriptor of a DRM node
+    /// can map everything that was allocated with it.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    pub fn open(choice: Choice, flusher: Arc<dyn Flusher>) -> Result<Self, SourceError> {
+        let (allocator, facts) = match &choice.node {
+            Some(path) => {
+                let allocator = Allocator::open(path, Handout::Node)?;
+                (allocator, Some(Facts::of_this_machine()?))
+            }
+            None => (Allocator::memfd(), None),
+        };
+        let sample = allocator.allocate(PAGE_SIZE, want(&choice))?.traits();
+        Ok(Self {
+            allocator,
+            choice,
+            facts,
+            sample,
+            flusher,
+            told: AtomicBool::new(false),
+        })
+    }
+
+    /// A source of memory that claims these traits.
+    #[cfg(test)]
+    pub(crate) fn claiming(sample: Traits, choice: Choice, flusher: Arc<dyn Flusher>) -> Self {
+        Self {
+            allocator: Allocator::claiming(sample),
+            choice,
+            facts: None,
+            sample,
+            flusher,
+            told: AtomicBool::new(false),
+        }
+    }
+
+    /// How guests will be told to map images of the description that a context has given this id, as
+    /// far as it can be said before one is allocated. `acked` is whether the front-end has accepted
+    /// the memory-type extension.
+    #[must_use]
+    pub fn map_info(&self, id: BlobId, acked: bool) -> MapCache {
+        match self.plan(id, &self.sample, acked) {
+            Plan::Map(plan) => plan.guest(),
+            Plan::Refuse(_) => MapCache::Cached,
+        }
+    }
+
+    /// Allocates an image of the description with this id: `len` bytes, a page multiple.
+    ///
+    /// # Errors
+    /// What the allocator says.
+    pub fn image(&self, id: BlobId, len: u64, acked: bool) -> Result<PlannedMemory, AllocError> {
+        let planned = |memory: HostMemory| {
+            let plan = self.plan(id, &memory.traits(), acked);
+            PlannedMemory::new(memory, plan, Arc::clone(&self.flusher))
+        };
+        let first = planned(self.allocator.allocate(len, want(&self.choice))?);
+        let image = match first.plan() {
+            Plan::Refuse(refusal) if refusal.coercible() => {
+                planned(self.allocator.allocate(len, Want::Coherent)?)
+            }
+            Plan::Refuse(_) | Plan::Map(_) => first,
+        };
+        if let Some(summary) = image.plan().why().first() {
+            log::debug!("{len} bytes from {}: {summary}", self.allocator.name());
+        }
+        Ok(image)
+    }
+
+    /// Tells the operator why memory cannot be mapped: once, as guests can ask for it all day.
+    pub fn tell(&self, refusal: &Refusal) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "memory from {} is not mapped for the guest: {refusal}",
+                self.allocator.name()
+            );
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "test-memtype"),
+        expect(unused_variables, reason = "only test builds look at the description")
+    )]
+    fn plan(&self, id: BlobId, traits: &Traits, acked: bool) -> Plan {
+        #[cfg(feature = "test-memtype")]
+        if let Some(cache) = super::test_memtype::announced(id) {
+            return Plan::announced(cache);
+        }
+        let (platform, traits) = match &self.facts {
+            Some(facts) => (facts.into(), with_proof(*traits, facts)),
+            None => (PlatformFacts::unknown("not asked for"), *traits),
+        };
+        let vmm = VmmFacts::new(&platform, self.choice.vmm, acked);
+        plan(&traits, &vmm, false, self.choice.policy)
+    }
+}
+
+fn want(choice: &Choice) -> Want {
+    match choice.policy.noncoherent {
+        Noncoherent::Off => Want::Coherent,
+        Noncoherent::Auto | Noncoherent::Coerce => Want::Noncoherent,
+    }
+}
