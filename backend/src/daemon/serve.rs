@@ -91,7 +91,7 @@ pub enum DaemonError {
         source: io::Error,
     },
     /// The memory of blobs cannot be allocated as asked.
-    #[error("{0}; choose another --render-node, or leave it out for plain memory")]
+    #[error("{0}; choose another --render-node or --blob-memory, or leave it out for plain memory")]
     Memory(#[from] SourceError),
     /// A thread, a signal handler or an event could not be set up.
     #[error("cannot start: {0}")]

@@ -95,7 +95,9 @@ impl Life {
         let shared = SharedMemory {
             size: 1 << 20,
             mapper: Arc::<SlowMapper>::clone(&mapper),
-            source: Arc::new(Source::claiming(traits, Choice::default(), flusher)),
+            source: Arc::new(
+                Source::of(Allocator::claiming(traits), Choice::default(), flusher).unwrap(),
+            ),
         };
         let display = Arc::new(Display::new(Vec::new()));
         let life = Self {
