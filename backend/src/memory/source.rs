@@ -17,6 +17,7 @@ use super::kind::Traits;
 use super::offer::with_proof;
 use super::plan::{Noncoherent, Plan, PlatformFacts, Policy, Refusal, VmmFacts, VmmMemtype, plan};
 use super::planned::PlannedMemory;
+use super::quarantine::{Kept, Quarantine};
 
 /// Where `--blob-memory=udmabuf` allocates.
 const UDMABUF: &str = "/dev/udmabuf";
@@ -77,7 +78,7 @@ pub struct Source {
     facts: Option<Facts>,
     /// What the allocator's memory is like, by a page of it.
     sample: Traits,
-    flusher: Arc<dyn Flusher>,
+    quarantine: Arc<Quarantine>,
     /// A refusal has been told the operator.
     told: AtomicBool,
 }
@@ -113,7 +114,7 @@ impl Source {
             choice,
             facts,
             sample,
-            flusher,
+            quarantine: Arc::new(Quarantine::new(flusher)),
             told: AtomicBool::new(false),
         })
     }
@@ -149,7 +150,7 @@ impl Source {
     pub fn image(&self, id: BlobId, len: u64, acked: bool) -> Result<PlannedMemory, AllocError> {
         let planned = |memory: HostMemory| {
             let plan = self.plan(id, &memory.traits(), acked);
-            PlannedMemory::new(memory, plan, Arc::clone(&self.flusher))
+            PlannedMemory::new(memory, plan, Arc::clone(&self.quarantine))
         };
         let first = planned(self.allocator.allocate(len, want(&self.choice))?);
         let image = match first.plan() {
@@ -162,6 +163,23 @@ impl Source {
             log::debug!("{len} bytes from {}: {summary}", self.allocator.name());
         }
         Ok(image)
+    }
+
+    /// What is gone for the guest but kept, as it cannot be flushed.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.quarantine.kept()
+    }
+
+    /// Tries to flush a piece of what is kept. Takes its time; not to be called with anything locked.
+    pub fn retry_kept(&self) {
+        self.quarantine.retry();
+    }
+
+    /// What was flushed, and what could not be: a line for the operator.
+    #[must_use]
+    pub fn flushes(&self) -> String {
+        self.quarantine.to_string()
     }
 
     /// Tells the operator why memory cannot be mapped: once, as guests can ask for it all day.
