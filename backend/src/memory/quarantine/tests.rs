@@ -1,3 +1,8 @@
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "test code: an overflow is to stop the test"
+)]
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Weak;
