@@ -12,6 +12,8 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "vm/chain.rs"]
+mod chain;
 #[path = "vm/mappings.rs"]
 mod mappings;
 

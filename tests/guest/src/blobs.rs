@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::mem;
+use std::path::Path;
 use std::time::Instant;
 
 use nosnoop_guest::pattern::Size;
@@ -25,12 +26,12 @@ const PICTURE: Size = Size {
 const MANY: u32 = 40;
 
 /// The numbers of the pictures that the guest and the host draw into the first image.
-const GUEST_SEED: u32 = 1;
-const HOST_SEED: u32 = 2;
+pub(crate) const GUEST_SEED: u32 = 1;
+pub(crate) const HOST_SEED: u32 = 2;
 
 /// Runs the task; `rounds` is how often an image is made, mapped and given back.
 pub(crate) fn run(rounds: u64, link: &mut Link) -> Outcome<()> {
-    let (node, told) = image::open()?;
+    let (node, told) = image::open(Path::new(image::NODE))?;
     link.send(&Event::RenderNode { node: told })?;
     let allocator = Allocator::new(&node)?;
 
@@ -85,7 +86,7 @@ pub(crate) fn run(rounds: u64, link: &mut Link) -> Outcome<()> {
 }
 
 /// Tells the host what is mapped, and waits for its order.
-fn tell<'a>(
+pub(crate) fn tell<'a>(
     link: &mut Link,
     step: BlobStep,
     images: impl IntoIterator<Item = (&'a Image<'a>, u32)>,

@@ -3,17 +3,18 @@
 
 use std::path::Path;
 
-use nosnoop_guest::pattern::{self, Size};
+use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{Image as Told, RenderNode};
 
 use crate::Outcome;
+use crate::mapping::Mapping;
 use crate::virtgpu::{
-    Blob, BlobMemory, Mapping, Node, PARAM_3D, PARAM_BLOB, PARAM_CAPSETS, PARAM_CONTEXT_INIT,
+    Blob, BlobMemory, Node, PARAM_3D, PARAM_BLOB, PARAM_CAPSETS, PARAM_CONTEXT_INIT,
     PARAM_HOST_VISIBLE,
 };
 
-/// The GPU's render node.
-const NODE: &str = "/dev/dri/renderD128";
+/// The render node of the only GPU.
+pub(crate) const NODE: &str = "/dev/dri/renderD128";
 
 /// The capability set of cross-domain contexts, its version and its size.
 const CAPSET: u32 = 5;
@@ -38,9 +39,9 @@ const IMAGE_FLAGS: u32 = 1 | 1 << 4 | 1 << 9 | 1 << 11;
 /// Bytes of an answer in the query ring.
 const ANSWER: usize = 64;
 
-/// Opens the render node and says what it can.
-pub(crate) fn open() -> Outcome<(Node, RenderNode)> {
-    let node = Node::open(Path::new(NODE))?;
+/// Opens a render node and says what it can.
+pub(crate) fn open(path: &Path) -> Outcome<(Node, RenderNode)> {
+    let node = Node::open(path)?;
     let yes = |param| node.param(param) == 1;
     let mut told = RenderNode {
         submissions: yes(PARAM_3D),
@@ -75,7 +76,8 @@ pub(crate) struct Layout {
     stride: u32,
     size: u64,
     blob_id: u64,
-    map_info: u32,
+    /// How the device says that the image is to be mapped.
+    pub(crate) map_info: u32,
 }
 
 /// A context that asks the host for images.
@@ -155,35 +157,20 @@ pub(crate) struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// One row of picture number `seed`.
-    fn row(&self, y: u32, seed: u32) -> Vec<u8> {
-        let size = self.layout.picture;
-        (0..size.width)
-            .flat_map(|x| pattern::pattern(x, y, size, seed).to_le_bytes())
-            .collect()
-    }
-
-    fn start_of(&self, y: u32) -> usize {
-        self.layout.stride as usize * y as usize
-    }
-
     /// Draws picture number `seed`.
     pub(crate) fn draw(&self, seed: u32) {
-        for y in 0..self.layout.picture.height {
-            self.memory.write(self.start_of(y), &self.row(y, seed));
-        }
+        let Layout {
+            picture, stride, ..
+        } = self.layout;
+        self.memory.draw(picture, stride, seed);
     }
 
     /// Checks that picture number `seed` is there.
     pub(crate) fn check(&self, seed: u32) -> Outcome<()> {
-        let mut row = vec![0; self.layout.picture.width as usize * 4];
-        for y in 0..self.layout.picture.height {
-            self.memory.read(self.start_of(y), &mut row);
-            if row != self.row(y, seed) {
-                return Err(format!("row {y} is not that of picture {seed}").into());
-            }
-        }
-        Ok(())
+        let Layout {
+            picture, stride, ..
+        } = self.layout;
+        self.memory.check(picture, stride, seed)
     }
 
     /// Checks that the first and the last byte are 0, and changes them.

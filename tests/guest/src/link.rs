@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Command;
 
-use nosnoop_guest::wire::{Event, Order, PROGRAM};
+use nosnoop_guest::wire::agent::Request;
+use nosnoop_guest::wire::{self, Event, Order, PROGRAM};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use serde::Serialize;
 
 use crate::Outcome;
 
@@ -35,14 +37,31 @@ impl Link {
 
     /// Sends one event.
     pub(crate) fn send(&mut self, event: &Event) -> Outcome<()> {
-        self.port.write_all(event.to_line()?.as_bytes())?;
+        self.send_value(event)
+    }
+
+    /// Sends one value in a line of its own.
+    pub(crate) fn send_value(&mut self, value: &impl Serialize) -> Outcome<()> {
+        self.port.write_all(wire::to_line(value)?.as_bytes())?;
         Ok(())
+    }
+
+    /// Waits for the next line from the host.
+    fn line(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        self.orders.read_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// Waits for the next request to the agent.
+    pub(crate) fn request(&mut self) -> Outcome<Request> {
+        let line = self.line()?;
+        wire::from_line(&line).ok_or_else(|| format!("no request: {line:?}").into())
     }
 
     /// Waits for the next order.
     pub(crate) fn order(&mut self) -> Outcome<Order> {
-        let mut line = String::new();
-        self.orders.read_line(&mut line)?;
+        let line = self.line()?;
         Order::from_line(&line).ok_or_else(|| format!("no order: {line:?}").into())
     }
 

@@ -7,9 +7,12 @@
     reason = "test code: an overflow here is a bug of the test and may stop it"
 )]
 
+mod agent;
 mod blobs;
+mod chain;
 mod image;
 mod link;
+mod mapping;
 mod screen;
 mod setup;
 mod tasks;
@@ -32,11 +35,17 @@ fn run(link: &mut Link) -> Outcome<Order> {
     })?;
     setup::load_modules()?;
     let parameters = setup::Parameters::read()?;
-    if parameters.task == Task::Program {
-        link.run_program()?;
-    } else {
-        let card = setup::wait_for_card()?;
-        tasks::run(&parameters, &card, link)?;
+    match parameters.task {
+        Task::Program => link.run_program()?,
+        Task::Chain => chain::run(parameters.rounds, link)?,
+        Task::Agent => {
+            agent::serve(link)?;
+            return Ok(Order::PowerOff);
+        }
+        _ => {
+            let card = setup::wait_for_card()?;
+            tasks::run(&parameters, &card, link)?;
+        }
     }
     link.send(&Event::Done)?;
     link.order()

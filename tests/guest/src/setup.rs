@@ -36,6 +36,20 @@ pub(crate) fn mount_all() -> Outcome<()> {
     Ok(())
 }
 
+/// Mounts the kernel's file system for tracing.
+pub(crate) fn mount_trace() -> Outcome<()> {
+    let place = "/sys/kernel/tracing";
+    mount(
+        "tracefs",
+        place,
+        "tracefs",
+        MountFlags::empty(),
+        None::<&CStr>,
+    )
+    .map_err(|error| format!("cannot mount tracefs on {place}: {error}"))?;
+    Ok(())
+}
+
 /// Writes one line on the console, for what cannot reach the host by the link.
 pub(crate) fn console(text: &str) {
     if let Ok(mut console) = File::options().write(true).open("/dev/console") {

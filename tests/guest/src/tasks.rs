@@ -41,7 +41,7 @@ pub(crate) fn run(parameters: &Parameters, card: &Card, link: &mut Link) -> Outc
         Task::Demo => session.demo(),
         Task::Bench => session.bench(parameters.rounds),
         Task::Blob => blobs::run(parameters.rounds, session.link),
-        Task::Program => Err("this task has no screen".into()),
+        Task::Program | Task::Agent | Task::Chain => Err("this task has no screen".into()),
     }
 }
 

@@ -1,14 +1,14 @@
 //! The virtio-gpu driver's own calls for contexts and blobs (include/uapi/drm/virtgpu_drm.h).
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use memmap2::{MmapOptions, MmapRaw};
-use rustix::io;
+use rustix::io::{self, Errno};
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
 use crate::Outcome;
+use crate::mapping::Mapping;
 
 /// `VIRTGPU_PARAM_3D_FEATURES`: contexts and submissions are there.
 pub(crate) const PARAM_3D: u64 = 1;
@@ -23,6 +23,10 @@ pub(crate) const PARAM_CAPSETS: u64 = 7;
 
 const CONTEXT_CAPSET: u64 = 1;
 const CONTEXT_RINGS: u64 = 2;
+
+/// How often a capability set is asked for. Each time the driver waits five seconds for the host, which
+/// may be slower: it may itself be a guest, of an emulated machine.
+const CAPS_TRIES: u32 = 6;
 
 const BLOB_FLAG_MAPPABLE: u32 = 1;
 const EXECBUF_RING_IDX: u32 = 4;
@@ -165,9 +169,16 @@ impl Node {
             size,
             pad: 0,
         };
-        get_caps(&self.0, &mut request)
-            .map_err(|error| format!("capability set {set} version {version}: {error}"))?;
-        Ok(bytes)
+        let mut tries = CAPS_TRIES;
+        loop {
+            match get_caps(&self.0, &mut request) {
+                Ok(()) => return Ok(bytes),
+                Err(Errno::BUSY) if tries > 1 => tries -= 1,
+                Err(error) => {
+                    return Err(format!("capability set {set} version {version}: {error}").into());
+                }
+            }
+        }
     }
 
     /// Makes the context of a capability set with `rings` rings.
@@ -257,13 +268,8 @@ impl Blob<'_> {
             pad: 0,
         };
         map(&self.node.0, &mut request).map_err(|error| format!("where a blob lies: {error}"))?;
-        let mapped = MmapOptions::new()
-            .offset(request.offset)
-            .len(usize::try_from(self.size)?)
-            .map_raw(self.node.0.as_raw_fd());
-        Ok(Mapping(mapped.map_err(|error| {
-            format!("mapping a blob of {} bytes: {error}", self.size)
-        })?))
+        Mapping::of(&self.node.0, request.offset, self.size)
+            .map_err(|error| format!("mapping a blob: {error}").into())
     }
 }
 
@@ -271,53 +277,5 @@ impl Drop for Blob<'_> {
     fn drop(&mut self) {
         // A handle that the kernel does not know is gone already.
         let _gone = drm_ffi::gem::close(self.node.0.as_fd(), self.handle);
-    }
-}
-
-/// A blob's memory in this program; the device or the host may change it at any time.
-#[derive(Debug)]
-pub(crate) struct Mapping(MmapRaw);
-
-impl Mapping {
-    /// Where it begins.
-    pub(crate) fn address(&self) -> u64 {
-        self.0.as_ptr() as u64
-    }
-
-    /// Bytes mapped.
-    pub(crate) fn size(&self) -> usize {
-        self.0.len()
-    }
-
-    fn check(&self, offset: usize, length: usize) {
-        let end = offset.checked_add(length);
-        assert!(
-            end.is_some_and(|end| end <= self.0.len()),
-            "{length} bytes at {offset} lie outside of the mapping"
-        );
-    }
-
-    /// Copies bytes out.
-    pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) {
-        self.check(offset, bytes.len());
-        let source = self.0.as_ptr().wrapping_add(offset);
-        #[expect(unsafe_code, reason = "shared memory: no slice may lie in it")]
-        // SAFETY: the range lies in the mapping, which lives as long as `self`; `bytes` is this
-        // program's own memory. Bytes that change meanwhile are any bytes.
-        unsafe {
-            source.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
-        }
-    }
-
-    /// Copies bytes in.
-    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
-        self.check(offset, bytes.len());
-        let target = self.0.as_mut_ptr().wrapping_add(offset);
-        #[expect(unsafe_code, reason = "shared memory: no slice may lie in it")]
-        // SAFETY: the range lies in the mapping, which is writable and lives as long as `self`;
-        // `bytes` is this program's own memory.
-        unsafe {
-            target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        }
     }
 }

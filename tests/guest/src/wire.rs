@@ -3,7 +3,10 @@
 //! Guest to host: `NOSNOOP ` and one [`Event`] as JSON. Host to guest: one [`Order`] word. Both
 //! travel over the second serial port, so that kernel messages on the first cannot cut a line.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub mod agent;
 
 /// What every line of the guest begins with.
 pub const PREFIX: &str = "NOSNOOP ";
@@ -11,7 +14,8 @@ pub const PREFIX: &str = "NOSNOOP ";
 /// The kernel parameter that names the [`Task`].
 pub const TASK_PARAMETER: &str = "nosnoop.task";
 
-/// The kernel parameter that says how many rounds [`Task::Bench`] and [`Task::Blob`] run.
+/// The kernel parameter that says how many rounds [`Task::Bench`] and [`Task::Blob`] run, and how many
+/// GPUs [`Task::Chain`] finds.
 pub const ROUNDS_PARAMETER: &str = "nosnoop.rounds";
 
 /// The folder of the initial file system that holds the kernel modules.
@@ -40,18 +44,24 @@ pub enum Task {
     Info,
     /// Maps images in the host's memory and goes through every [`BlobStep`].
     Blob,
+    /// Maps one image on each of several GPUs, one after the other: see [`Event::Gpu`].
+    Chain,
+    /// Needs no GPU: runs programs and looks at files as the host asks, see [`agent`].
+    Agent,
     /// Runs [`PROGRAM`], which tells and waits by itself; needs no GPU.
     Program,
 }
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Demo,
         Self::Idle,
         Self::Bench,
         Self::Info,
         Self::Blob,
+        Self::Chain,
+        Self::Agent,
         Self::Program,
     ];
 
@@ -64,6 +74,8 @@ impl Task {
             Self::Bench => "bench",
             Self::Info => "info",
             Self::Blob => "blob",
+            Self::Chain => "chain",
+            Self::Agent => "agent",
             Self::Program => "program",
         }
     }
@@ -272,6 +284,14 @@ pub enum Event {
         /// Milliseconds since the kernel started.
         uptime_ms: u64,
     },
+    /// The chain task is through with a GPU: after [`BlobStep::Drawn`] and an order where its image
+    /// could be mapped. No order is waited for.
+    Gpu {
+        /// The `map_info` with which the device has described the image; absent where it has not.
+        described: Option<u32>,
+        /// What failed; nothing where the guest has also found what the host has drawn.
+        failure: Option<String>,
+    },
     /// What a small VMM in this guest has found out about KVM; no order is waited for.
     Kvm {
         /// The answers, for people.
@@ -293,11 +313,25 @@ pub enum Event {
     },
 }
 
+/// The value in a line, with or without its end of line; `None` for other lines.
+#[must_use]
+pub fn from_line<T: DeserializeOwned>(line: &str) -> Option<T> {
+    serde_json::from_str(line.trim().strip_prefix(PREFIX)?).ok()
+}
+
+/// The line for a value, with its end of line.
+///
+/// # Errors
+/// When the value cannot be written as JSON, which no value of this module is.
+pub fn to_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    Ok(format!("{PREFIX}{}\n", serde_json::to_string(value)?))
+}
+
 impl Event {
     /// The event in a line from the guest, without its end of line; `None` for other lines.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
-        serde_json::from_str(line.trim().strip_prefix(PREFIX)?).ok()
+        from_line(line)
     }
 
     /// The line for the event, with its end of line.
@@ -305,7 +339,7 @@ impl Event {
     /// # Errors
     /// When the event cannot be written as JSON, which no event of this type is.
     pub fn to_line(&self) -> Result<String, serde_json::Error> {
-        Ok(format!("{PREFIX}{}\n", serde_json::to_string(self)?))
+        to_line(self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `cargo demo`: a Linux guest draws through the daemon; every pixel on QEMU's screen is compared
-//! with what the host computes. `cargo demo blob`: the guest draws into memory of the host's.
+//! with what the host computes. `cargo demo blob`: the guest draws into memory of the host's. `cargo demo
+//! chain`: every link from that memory to a guest's program.
 
 #![allow(clippy::print_stdout, reason = "its results go to standard output")]
 
@@ -10,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use nosnoop_tests::lab::backend::Kind;
 use nosnoop_tests::lab::demo::{self, Lab};
 use nosnoop_tests::lab::report::{Report, describe};
-use nosnoop_tests::lab::{LabError, Result, blob, builtin, programs, say};
+use nosnoop_tests::lab::{LabError, Result, blob, builtin, chain, programs, say};
 
 /// How often the blob demo makes, maps and gives back an image.
 const BLOB_ROUNDS: u64 = 200;
@@ -20,7 +21,8 @@ const BLOB_ROUNDS: u64 = 200;
 #[derive(Parser)]
 #[command(name = "cargo demo", bin_name = "cargo demo")]
 struct Arguments {
-    /// blob: an image in the host's memory that the guest maps and both sides draw into.
+    /// blob: an image in the host's memory that the guest maps and both sides draw into. chain: how
+    /// each link from such memory to the guest's program maps it, in an emulated machine.
     #[arg(value_enum, conflicts_with_all = ["no_vm", "backend"])]
     what: Option<What>,
     /// Draws with the built-in driver instead of a guest: no QEMU, no kernel, seconds.
@@ -36,6 +38,8 @@ struct Arguments {
 enum What {
     /// Host blobs.
     Blob,
+    /// The chain of memory types.
+    Chain,
 }
 
 /// The blob demo; whether everything was right.
@@ -46,6 +50,15 @@ fn run_blob(folder: &Path) -> Result<bool> {
     println!("picture: {}/blob.png, and blob.json", folder.display());
     let images = report.many.iter().chain([&report.drawn, &report.left]);
     Ok(images.into_iter().all(|image| image.comparison.is_exact()))
+}
+
+/// The demo of the chain; whether it is whole or refused in all cases but the wrong one.
+fn run_chain(folder: &Path) -> Result<bool> {
+    let report = chain::run(&chain::Parts::prepare()?)?;
+    print!("{}", report.describe());
+    report.write(folder)?;
+    println!("written to {}/chain.txt, .svg, .json", folder.display());
+    Ok(report.is_as_planned())
 }
 
 fn run(arguments: &Arguments, folder: &Path) -> Result<Report> {
@@ -92,8 +105,12 @@ fn print(report: &Report, folder: &Path) {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let folder = programs::target_folder().join("demo");
-    if arguments.what.is_some() {
-        return match run_blob(&folder) {
+    if let Some(what) = arguments.what {
+        let outcome = match what {
+            What::Blob => run_blob(&folder),
+            What::Chain => run_chain(&folder),
+        };
+        return match outcome {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {

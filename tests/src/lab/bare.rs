@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::lines::Lines;
 use super::mapping_backend::{Mapping, MappingBackend};
 use super::process::{POLL, Reaped};
-use super::qemu::{Accelerator, Device, accept, base_command, socket_device};
+use super::qemu::{Accelerator, Device, MEMORY, accept, base_command, socket_device};
 use super::qtest::Qtest;
 use super::root::Root;
 use super::virtio_pci::VirtioGpu;
@@ -66,7 +66,7 @@ impl BareMachine {
             .map_err(LabError::context("cannot make a folder for the machine"))?;
         let firmware = folder.path().join("halt");
         fs::write(&firmware, HALT.as_slice()).map_err(LabError::context(firmware.display()))?;
-        let mut command = base_command(root, accelerator);
+        let mut command = base_command(root, accelerator, MEMORY);
         command.arg("-bios").arg(&firmware);
         let mut listen = |id: &str| {
             let path = folder.path().join(id);
@@ -75,7 +75,7 @@ impl BareMachine {
         };
         let (port, vgpu) = (listen("qtest")?, listen("vgpu")?);
         command.args(["-qtest", "chardev:qtest", "-qtest-log", "none"]);
-        command.args(["-device", &Device::Test.argument()]);
+        command.args(["-device", &Device::Test.argument("vgpu")]);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

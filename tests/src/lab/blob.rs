@@ -32,8 +32,9 @@ pub const OPTIONS: [&str; 4] = ["--shm-size", "8G", "--output", "1024x768"];
 /// How long what the guest has given back may take to go: it does not wait for that.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long the processor may be in another address space than the waiting program's.
-const PAGES_LIMIT: Duration = Duration::from_secs(20);
+/// How long the processor may be in another address space than the waiting program's. A look takes
+/// seconds in a machine in a machine.
+const PAGES_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the guest may take for all its rounds.
 const ROUNDS_LIMIT: Duration = Duration::from_secs(600);
@@ -194,7 +195,7 @@ fn checked(
     images: &[Image],
     list: &[String],
 ) -> Result<Vec<CheckedImage>> {
-    let mapped = mapped(machine, images, list)?;
+    let mapped = mapped(|| machine.pages(), images, list)?;
     let files = machine.backend.blob_files()?;
     if files.len() != images.len() {
         return Err(LabError::failed(format!(
@@ -221,11 +222,16 @@ fn checked(
     Ok(checked)
 }
 
-/// Where the guest's processor maps each image; no two may share memory.
-fn mapped(machine: &mut Machine<'_>, images: &[Image], list: &[String]) -> Result<Vec<Mapped>> {
+/// Where the guest's processor maps each image, by the pages that `look` shows; no two may share
+/// memory.
+pub(super) fn mapped(
+    mut look: impl FnMut() -> Result<Vec<Page>>,
+    images: &[Image],
+    list: &[String],
+) -> Result<Vec<Mapped>> {
     let start = Instant::now();
     let mut found = loop {
-        let pages = machine.pages()?;
+        let pages = look()?;
         let find = |image: &Image| Mapped::find(&pages, image.address, image.size, list);
         if let Some(found) = images.iter().map(find).collect::<Option<Vec<_>>>() {
             break found;

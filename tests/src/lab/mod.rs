@@ -19,6 +19,7 @@ pub mod backend;
 pub mod bare;
 pub mod blob;
 pub mod builtin;
+pub mod chain;
 pub mod demo;
 pub mod headers;
 pub mod initramfs;

@@ -70,6 +70,12 @@ impl Page {
         })
     }
 
+    /// The pages in the monitor's answer.
+    #[must_use]
+    pub fn parse_all(text: &str) -> Vec<Self> {
+        text.lines().filter_map(Self::parse).collect()
+    }
+
     /// The memory type by the bits PCD (`C`) and PWT (`T`), which select entries 0 to 3 of Linux's
     /// page attribute table (arch/x86/mm/pat/memtype.c: WB, WC, UC-, UC).
     #[must_use]
@@ -80,6 +86,12 @@ impl Page {
             (true, false) => MemoryType::UncachedMinus,
             (true, true) => MemoryType::Uncached,
         }
+    }
+
+    /// The bits but for `D` and `A`, which come and go.
+    #[must_use]
+    pub fn steady_flags(&self) -> String {
+        self.flags.replace(['D', 'A'], "-")
     }
 
     /// Whether the guest's programs may write to it.
@@ -125,16 +137,15 @@ impl Mapped {
     /// all lie one after the other.
     #[must_use]
     pub fn find(pages: &[Page], address: u64, size: u64, list: &[String]) -> Option<Self> {
-        let steady = |page: &Page| page.flags.replace(['D', 'A'], "-");
         let from = pages.iter().position(|page| page.address == address)?;
         let count = usize::try_from(size.div_ceil(PAGE)).ok()?;
         let range = pages.get(from..from.checked_add(count)?)?;
         let first = range.first()?;
-        let flags = steady(first);
+        let flags = first.steady_flags();
         let whole = (0..).zip(range).all(|(number, page): (u64, _)| {
             page.address == address + number * PAGE
                 && page.physical == first.physical + number * PAGE
-                && steady(page) == flags
+                && page.steady_flags() == flags
                 && page.is_writable()
         });
         whole.then(|| Self {

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use super::{LabError, Result, say};
 
 const PACKAGE: &str = "nosnoop-guest";
+const DAEMON: &str = "nosnoop-gpu";
 
 /// The target whose C library can be linked into a program as a whole.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -80,11 +81,30 @@ pub fn guest() -> Result<PathBuf> {
 /// # Errors
 /// When it does not build.
 pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
-    let target = target_folder().join("guest");
+    build_statically("guest", &["--package", package], program, profile)
+}
+
+/// [`test_memtype_daemon`] for a guest, linked statically.
+///
+/// # Errors
+/// When it does not build.
+pub fn static_test_memtype_daemon() -> Result<PathBuf> {
+    let what = ["--package", DAEMON, "--features", "test-memtype"];
+    build_statically(TEST_MEMTYPE_FOLDER, &what, DAEMON, Profile::Quick)
+}
+
+/// Builds `program` into a folder of the usual target folder; `what` says which package and how.
+fn build_statically(
+    folder: &str,
+    what: &[&str],
+    program: &str,
+    profile: Profile,
+) -> Result<PathBuf> {
+    let target = target_folder().join(folder);
     let mut command = cargo_build(&target);
     command
-        .args(["--package", package, "--bin", program])
-        .args(["--target", GUEST_TARGET])
+        .args(what)
+        .args(["--bin", program, "--target", GUEST_TARGET])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     let folder = match profile {
@@ -97,7 +117,7 @@ pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Resu
             "debug"
         }
     };
-    run(&mut command, program)?;
+    run(&mut command, &format!("{program} for a guest"))?;
     Ok(target.join(GUEST_TARGET).join(folder).join(program))
 }
 
@@ -112,7 +132,7 @@ pub fn test_memtype_daemon() -> Result<PathBuf> {
     }
     let target = target_folder().join(TEST_MEMTYPE_FOLDER);
     let mut command = cargo_build(&target);
-    command.args(["--package", "nosnoop-gpu", "--features", "test-memtype"]);
+    command.args(["--package", DAEMON, "--features", "test-memtype"]);
     run(&mut command, "the daemon with test-memtype")?;
-    Ok(target.join("debug/nosnoop-gpu"))
+    Ok(target.join("debug").join(DAEMON))
 }

@@ -21,7 +21,7 @@ use super::pages::Page;
 use super::picture::Picture;
 use super::process::{POLL, Reaped};
 use super::qmp::Qmp;
-use super::root::Root;
+use super::root::{Kernel, Root};
 use super::usage::{self, Held, Usage};
 use super::{LabError, Result};
 
@@ -38,7 +38,13 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 const END_LIMIT: Duration = Duration::from_secs(120);
 
 /// How many console lines an error shows.
-const SHOWN_LINES: usize = 25;
+pub(super) const SHOWN_LINES: usize = 25;
+
+/// The memory of the lab's usual machine in MiB.
+pub(super) const MEMORY: u32 = 1024;
+
+/// The ports of a machine with a guest.
+pub(super) const PORTS: [&str; 3] = ["qmp", "console", "link"];
 
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,16 +118,17 @@ pub enum Device {
 }
 
 impl Device {
-    /// The argument for `-device`; the socket device to the backend is `vgpu`.
-    pub(super) fn argument(self) -> String {
+    /// The argument for `-device`; `socket` is the socket device to the backend.
+    pub(super) fn argument(self, socket: &str) -> String {
         match self {
-            Self::Gpu(None) => "vhost-user-gpu-pci,chardev=vgpu".to_owned(),
+            Self::Gpu(None) => format!("vhost-user-gpu-pci,chardev={socket}"),
             Self::Gpu(Some(Size { width, height })) => {
-                format!("vhost-user-gpu-pci,chardev=vgpu,xres={width},yres={height}")
+                format!("vhost-user-gpu-pci,chardev={socket},xres={width},yres={height}")
             }
-            Self::Test => "vhost-user-test-device-pci,chardev=vgpu,virtio-id=16,num_vqs=2,\
-                           vq_size=256,config_size=24"
-                .to_owned(),
+            Self::Test => format!(
+                "vhost-user-test-device-pci,chardev={socket},virtio-id=16,num_vqs=2,\
+                 vq_size=256,config_size=24"
+            ),
         }
     }
 }
@@ -318,12 +325,9 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// When QEMU refuses or does not answer in time.
     pub fn pages(&mut self) -> Result<Vec<Page>> {
-        let text = self.monitor(
-            "human-monitor-command",
-            &json!({ "command-line": "info tlb" }),
-        )?;
-        let text = text.as_str().unwrap_or_default();
-        Ok(text.lines().filter_map(Page::parse).collect())
+        let text = self.qmp.human("info tlb");
+        let text = text.map_err(|error| self.complaint(&error.to_string()))?;
+        Ok(Page::parse_all(&text))
     }
 
     /// How many mappings of host blobs QEMU has.
@@ -363,34 +367,42 @@ impl<'a> Machine<'a> {
 
 /// QEMU's command line.
 fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
-    let mut command = base_command(root, setup.accelerator);
+    let mut command = base_command(root, setup.accelerator, MEMORY);
     if !setup.may_reboot {
         command.arg("-no-reboot");
     }
-    command
-        .arg("-chardev")
-        .arg(socket_device("qmp", &folder.join("qmp")));
-    command.args(["-mon", "chardev=qmp,mode=control"]);
-    for port in ["console", "link"] {
-        command
-            .arg("-chardev")
-            .arg(socket_device(port, &folder.join(port)));
-        command.args(["-serial", &format!("chardev:{port}")]);
-    }
+    ports(&mut command, |port| socket_device(port, &folder.join(port)));
     command.arg("-chardev").arg(socket_device("vgpu", socket));
-    command.args(["-device", &setup.device.argument()]);
-    command
-        .arg("-kernel")
-        .arg(&root.kernel.image)
-        .arg("-initrd")
-        .arg(archive);
-    command.args(["-append", &parameters(setup)]);
+    command.args(["-device", &setup.device.argument("vgpu")]);
+    kernel(&mut command, &root.kernel, archive, &parameters(setup));
     command
 }
 
+/// The ports of a machine with a guest: the monitor, the console, and the link to the guest
+/// program. `device` makes the argument for `-chardev` of each.
+pub(super) fn ports(command: &mut Command, device: impl Fn(&str) -> OsString) {
+    for port in PORTS {
+        command.arg("-chardev").arg(device(port));
+    }
+    command.args(["-mon", "chardev=qmp,mode=control"]);
+    for port in ["console", "link"] {
+        command.args(["-serial", &format!("chardev:{port}")]);
+    }
+}
+
+/// What a guest boots: its kernel, its initial file system and the kernel's command line.
+pub(super) fn kernel(command: &mut Command, kernel: &Kernel, archive: &Path, parameters: &str) {
+    command
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(archive)
+        .args(["-append", parameters]);
+}
+
 /// The part of the command line that all machines share: a PC with memory that can be shared, and
-/// nothing else.
-pub(super) fn base_command(root: &Root, accelerator: Accelerator) -> Command {
+/// nothing else. `memory` is in MiB.
+pub(super) fn base_command(root: &Root, accelerator: Accelerator, memory: u32) -> Command {
     let mut command = root.qemu.command();
     if let Some(modules) = &root.qemu_modules {
         command.env("QEMU_MODULE_DIR", modules);
@@ -411,14 +423,16 @@ pub(super) fn base_command(root: &Root, accelerator: Accelerator) -> Command {
         "-vga",
         "none",
     ]);
-    command.args(["-nic", "none", "-smp", "1", "-m", "1024", "-cpu", cpu]);
+    command.args(["-nic", "none", "-smp", "1", "-cpu", cpu]);
+    command.args(["-m", &memory.to_string()]);
     command.args([
         "-machine",
         "q35,memory-backend=mem",
         "-accel",
         accelerator.name(),
     ]);
-    command.args(["-object", "memory-backend-memfd,id=mem,size=1024M,share=on"]);
+    let memory = format!("memory-backend-memfd,id=mem,size={memory}M,share=on");
+    command.args(["-object", &memory]);
     // The machine ends with this program, however that ends.
     command.args(["-run-with", "exit-with-parent=on"]);
     command
@@ -432,7 +446,7 @@ pub(super) fn socket_device(id: &str, path: &Path) -> OsString {
 }
 
 /// The kernel's command line.
-fn parameters(setup: &Setup) -> String {
+pub(super) fn parameters(setup: &Setup) -> String {
     format!(
         "console=ttyS0 quiet panic=-1 {TASK_PARAMETER}={} {ROUNDS_PARAMETER}={}",
         setup.task.name(),

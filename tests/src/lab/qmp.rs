@@ -10,7 +10,7 @@ use super::lines::{Lines, Next};
 use super::{LabError, Result};
 
 /// How long QEMU may take to answer; a busy emulated machine delays it.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 /// A monitor connection, ready for commands.
 #[derive(Debug)]
@@ -32,6 +32,13 @@ impl Qmp {
         qmp.receive("the greeting", |message| message.get("QMP").cloned())?;
         qmp.command("qmp_capabilities", &json!({}))?;
         Ok(qmp)
+    }
+
+    /// Runs one command of the human monitor and returns the text that it prints.
+    pub(super) fn human(&mut self, line: &str) -> Result<String> {
+        let arguments = json!({ "command-line": line });
+        let answer = self.command("human-monitor-command", &arguments)?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
     }
 
     /// Runs one command and returns what it answers.

@@ -17,6 +17,9 @@ const OLDEST_QEMU: (u32, u32) = (11, 1);
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
+/// Where every x86-64 system has its dynamic loader.
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
 /// How long to wait for another run that is building the root.
 const LOCK_LIMIT: Duration = Duration::from_secs(2700);
 
@@ -42,6 +45,42 @@ pub struct Program {
 impl Program {
     fn of_machine(path: PathBuf) -> Self {
         Self { path, loader: None }
+    }
+
+    /// A program that runs with the dynamic loader and the library folder named.
+    pub(super) fn with_loader(path: &Path, loader: &Path, libraries: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            loader: Some((loader.to_owned(), libraries.to_owned())),
+        }
+    }
+
+    /// The dynamic loader, and the shared libraries that the loader finds for the program, each
+    /// with the name that the program knows.
+    ///
+    /// # Errors
+    /// When the loader does not run or a library is missing.
+    pub(super) fn libraries(&self) -> Result<(PathBuf, Vec<(String, PathBuf)>)> {
+        let machines = || (PathBuf::from(LOADER), String::new());
+        let (loader, folders) = self.loader.clone().unwrap_or_else(machines);
+        let mut command = Command::new(&loader);
+        if !folders.is_empty() {
+            command.arg("--library-path").arg(&folders);
+        }
+        let output = command
+            .arg("--list")
+            .arg(&self.path)
+            .output()
+            .map_err(LabError::context(loader.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() || text.contains("not found") {
+            return Err(LabError::failed(format!(
+                "{} has not all its libraries:\n{text}{}",
+                self.path.display(),
+                String::from_utf8_lossy(&output.stderr)
+            )));
+        }
+        Ok((loader, libraries_in(&text)))
     }
 
     /// A command that runs the program.
@@ -158,6 +197,17 @@ impl Root {
             origin: folder.display().to_string(),
         })
     }
+}
+
+/// The libraries in the loader's list, without the loader itself and what the kernel provides.
+fn libraries_in(list: &str) -> Vec<(String, PathBuf)> {
+    list.lines()
+        .filter_map(|line| {
+            let (name, rest) = line.trim().split_once(" => ")?;
+            let (path, _) = rest.rsplit_once(" (")?;
+            (!name.contains('/')).then(|| (name.to_owned(), PathBuf::from(path)))
+        })
+        .collect()
 }
 
 /// The library folders of a root, joined for the dynamic loader: the main one, and those below it
@@ -360,6 +410,15 @@ mod tests {
         assert_eq!(parse_version("QEMU emulator version 7.2"), Some((7, 2)));
         assert_eq!(parse_version("something else"), None);
         assert!(numbers("6.12.9-amd64") < numbers("6.12.11-amd64"));
+    }
+
+    #[test]
+    fn libraries_are_read_from_the_loaders_list() {
+        let list = "\tlinux-vdso.so.1 (0x00007f8e)\n\
+                    \tlibz.so.1 => /a b/libz.so.1 (0x00007f8c)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 => /a/ld.so (0x00007f8d)\n";
+        let expected = [("libz.so.1".to_owned(), PathBuf::from("/a b/libz.so.1"))];
+        assert_eq!(libraries_in(list), expected);
     }
 
     #[test]
