@@ -174,6 +174,9 @@ impl Session {
                 shmem = Some(Self::open_channel(&vhost)?);
             }
         }
+        if let Some(server) = &shmem {
+            server.set_extended(protocol_features & protocol::MEMTYPE != 0);
+        }
         if protocol_features & protocol::SHMEM != 0 {
             let regions = vhost.shmem_config()?;
             if let (Some(server), [(_, size)]) = (&shmem, &regions[..]) {
