@@ -176,6 +176,7 @@ impl Session {
         }
         if let Some(server) = &shmem {
             server.set_extended(protocol_features & protocol::MEMTYPE != 0);
+            server.set_acks(protocol_features & protocol::REPLY_ACK != 0);
         }
         if protocol_features & protocol::SHMEM != 0 {
             let regions = vhost.shmem_config()?;

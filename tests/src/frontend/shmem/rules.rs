@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) size: u64,
     /// Whether requests may carry a memory type.
     pub(super) extended: bool,
+    /// Whether there are no acknowledgements: REPLY_ACK was not agreed on.
+    pub(super) silent: bool,
     /// Whether files need no seals.
     pub(super) any_file: bool,
     pub(super) serving: bool,
@@ -63,10 +65,8 @@ fn try_handle(
         true => Ok(()),
         false => Err(format!("{what}: {header:?} {payload:x?}")),
     };
-    check(
-        header.flags == FLAG_VERSION | FLAG_NEED_REPLY,
-        "header flags",
-    )?;
+    let need_reply = if state.silent { 0 } else { FLAG_NEED_REPLY };
+    check(header.flags == FLAG_VERSION | need_reply, "header flags")?;
     check(payload.len() == PAYLOAD, "length of the payload")?;
     let request = ShmemRequest {
         kind: header.request,

@@ -14,7 +14,7 @@ use vm_memory::{Bytes, VolatileMemory};
 use super::rules::{Mapping, State, handle};
 use super::{Ack, ShmemRequest, receive};
 use crate::frontend::error::{Error, Result, patience};
-use crate::frontend::message::{FLAG_REPLY, FLAG_VERSION, Header};
+use crate::frontend::message::{FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION, Header};
 
 #[derive(Debug)]
 struct Shared {
@@ -99,6 +99,12 @@ impl ShmemServer {
     /// Whether requests may carry a memory type: the extension was agreed on.
     pub fn set_extended(&self, on: bool) {
         self.shared.lock().extended = on;
+    }
+
+    /// Whether requests must ask for an acknowledgement: REPLY_ACK was agreed on. Where it was not
+    /// they must not, and get none.
+    pub fn set_acks(&self, on: bool) {
+        self.shared.lock().silent = !on;
     }
 
     /// Whether files must be sealed against changes of their size. QEMU grows a memfd that is too
@@ -296,6 +302,10 @@ fn serve(shared: &Shared, socket: &UnixStream) {
                 size: 8,
             };
             [&header.to_bytes()[..], &code.to_ne_bytes()].concat()
+        };
+        let ack = match header.flags & FLAG_NEED_REPLY {
+            0 => Ack::Never,
+            _ => ack,
         };
         let bytes = match ack {
             Ack::Ok => reply(0),
