@@ -87,7 +87,11 @@ impl Target {
                 let binary = daemon::binary().map_err(|error| error.to_string())?;
                 Ok(Self {
                     name: "nosnoop-gpu".to_owned(),
-                    kind: Kind::Spawn(format!("{} --socket-path {SOCKET}", quoted(binary))),
+                    // Two outputs: some cases need more than one.
+                    kind: Kind::Spawn(format!(
+                        "{} --socket-path {SOCKET} --output 1280x800 --output 800x600",
+                        quoted(binary)
+                    )),
                 })
             }
             other => Err(format!("'{other}' is no back-end known here: try ours")),

@@ -140,14 +140,19 @@ pub(super) fn settle(session: &mut Session) -> Outcome {
     Ok(())
 }
 
+/// How many scanouts the back-end says that it has. Zero, which no device may say, is how a back-end
+/// leaves the number to the front-end; a case of its own is about that.
+pub(super) fn scanouts(trial: &Trial) -> Option<u32> {
+    let count = u32_at(trial.config()?, 8);
+    (count > 0).then_some(count)
+}
+
 /// A device with `count` displays of 640 x 480 side by side, each with an EDID of its own.
 ///
 /// # Errors
 /// [`Stop::Skip`] when the back-end has fewer scanouts.
 pub(super) fn displays(trial: &mut Trial, count: u32) -> Result<Session, Stop> {
-    let scanouts = trial.config().map(|config| u32_at(config, 8));
-    if scanouts.is_none_or(|scanouts| scanouts < count) {
-        let have = scanouts.map_or("an unknown number of".to_owned(), |n| n.to_string());
+    if let Some(have) = scanouts(trial).filter(|have| *have < count) {
         return Err(Stop::skip(format_args!(
             "the back-end has {have} scanouts, {count} are needed"
         )));

@@ -345,7 +345,9 @@ fn noisy_commands(trial: &mut Trial) -> Outcome {
         session.gpu.call(&request, response::EDID)?;
         session.gpu.cursor.call(&request, 24)?;
     }
-    Trial::usable(&mut session)
+    // What reaches the display is not looked at: cursor cases do that.
+    session.gpu.display_info()?;
+    Ok(())
 }
 
 fn three_d(trial: &mut Trial) -> Outcome {
