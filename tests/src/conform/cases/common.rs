@@ -81,12 +81,25 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// Resource 1 of this size, all of it on scanout 0, with noise in it.
+    /// Resource 1 of this size, all of it on scanout 0, with noise in it: what a case begins with
+    /// that is about something else.
+    ///
+    /// # Errors
+    /// [`Stop::Skip`] when it is not shown: nothing can be said then about what the case is about.
     pub(super) fn new(trial: &mut Trial, width: u32, height: u32) -> Result<Self, Stop> {
-        Self::on(trial.start()?, width, height)
+        let shown = Self::on(trial.start()?, width, height);
+        shown.map_err(|stop| match stop {
+            Stop::Fail(why) => Stop::skip(format_args!(
+                "the picture that it begins with is not shown (2d-01 is about that): {why}"
+            )),
+            other => other,
+        })
     }
 
-    /// The same on a device that runs already.
+    /// The same on a device that runs already, by a case that is about this.
+    ///
+    /// # Errors
+    /// [`Stop::Fail`] when it is not shown.
     pub(super) fn on(mut session: Session, width: u32, height: u32) -> Result<Self, Stop> {
         let resource = session.gpu.create_picture(1, BGRX, width, height)?;
         session.gpu.set_scanout(0, 1, resource.rect())?;
@@ -143,7 +156,7 @@ pub(super) fn settle(session: &mut Session) -> Outcome {
 /// How many scanouts the back-end says that it has. Zero, which no device may say, is how a back-end
 /// leaves the number to the front-end; a case of its own is about that.
 pub(super) fn scanouts(trial: &Trial) -> Option<u32> {
-    let count = u32_at(trial.config()?, 8);
+    let count = u32_at(trial.config()?.get(8..12)?, 0);
     (count > 0).then_some(count)
 }
 

@@ -231,7 +231,7 @@ fn flags_zero(trial: &mut Trial) -> Outcome {
 }
 
 fn mode_first(trial: &mut Trial) -> Outcome {
-    let shown = Shown::new(trial, 64, 64)?;
+    let shown = Shown::on(trial.start()?, 64, 64)?;
     let log = shown.session.display().with(|state| state.log.clone());
     let first = |wanted| log.iter().position(|kind| *kind == wanted);
     let (mode, update) = (first(kind::SCANOUT), first(kind::UPDATE));

@@ -130,7 +130,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn picture(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 320, 200)?;
+    let mut shown = Shown::on(trial.start()?, 320, 200)?;
     for seed in 2..6 {
         shown.paint(seed)?;
     }
