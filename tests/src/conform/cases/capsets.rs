@@ -115,7 +115,7 @@ fn each_index(trial: &mut Trial) -> Outcome {
         capsets(&mut session)?,
         sets,
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn known_ids(trial: &mut Trial) -> Outcome {
@@ -132,7 +132,7 @@ fn known_ids(trial: &mut Trial) -> Outcome {
         let known = (1..=5).contains(&id);
         check(known, format_args!("capability set {id} is none of 1 to 5"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn beyond_the_count(trial: &mut Trial) -> Outcome {
@@ -141,9 +141,9 @@ fn beyond_the_count(trial: &mut Trial) -> Outcome {
     for index in [count, count + 1, 255, 1 << 16, u32::MAX] {
         let request = request::get_capset_info(index);
         let what = format!("GET_CAPSET_INFO of index {index} of {count}");
-        refused(&mut session.gpu, &what, &request)?;
+        refused(&mut session, &what, &request)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn data_of_each(trial: &mut Trial) -> Outcome {
@@ -158,7 +158,7 @@ fn data_of_each(trial: &mut Trial) -> Outcome {
             format_args!("capability set {id} has {len} bytes of at most {size}"),
         )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn same_each_time(trial: &mut Trial) -> Outcome {
@@ -170,7 +170,7 @@ fn same_each_time(trial: &mut Trial) -> Outcome {
         let what = format!("capability set {id} at the second ask");
         equal(&what, second.bytes(), first.bytes())?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unknown_id(trial: &mut Trial) -> Outcome {
@@ -179,9 +179,9 @@ fn unknown_id(trial: &mut Trial) -> Outcome {
     let ids = [0, 1, 2, 3, 4, 5, 63, 256, u32::MAX];
     for id in ids.into_iter().filter(|id| !offered(*id)) {
         let request = request::get_capset(id, 0);
-        refused(&mut session.gpu, &format!("GET_CAPSET of {id}"), &request)?;
+        refused(&mut session, &format!("GET_CAPSET of {id}"), &request)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unknown_version(trial: &mut Trial) -> Outcome {
@@ -201,7 +201,7 @@ fn unknown_version(trial: &mut Trial) -> Outcome {
             )?;
         }
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn small_buffer(trial: &mut Trial) -> Outcome {
@@ -216,7 +216,7 @@ fn small_buffer(trial: &mut Trial) -> Outcome {
             )?;
         }
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn fences(trial: &mut Trial) -> Outcome {
@@ -236,5 +236,5 @@ fn fences(trial: &mut Trial) -> Outcome {
         )?;
         equal(&format!("{what}: fence id"), answer.fence_id(), fence)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

@@ -167,8 +167,8 @@ fn create_and_destroy(trial: &mut Trial) -> Outcome {
         .gpu
         .command("CTX_DESTROY", &request::ctx_destroy(3))?;
     let submit = request::submit_3d(3, &[]);
-    refused(&mut session.gpu, "SUBMIT_3D after CTX_DESTROY", &submit)?;
-    Trial::usable(&mut session)
+    refused(&mut session, "SUBMIT_3D after CTX_DESTROY", &submit)?;
+    kit::works(&mut session)
 }
 
 fn ids_are_free_again(trial: &mut Trial) -> Outcome {
@@ -180,16 +180,16 @@ fn ids_are_free_again(trial: &mut Trial) -> Outcome {
             .gpu
             .command("CTX_DESTROY", &request::ctx_destroy(7))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn id_in_use(trial: &mut Trial) -> Outcome {
     let (mut session, capset) = start(trial)?;
     session.gpu.create_context(1, capset)?;
     let again = request::ctx_create(1, capset, b"again");
-    refused(&mut session.gpu, "CTX_CREATE of a taken id", &again)?;
+    refused(&mut session, "CTX_CREATE of a taken id", &again)?;
     session.gpu.submit_3d(1, &[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unknown_context(trial: &mut Trial) -> Outcome {
@@ -209,25 +209,21 @@ fn unknown_context(trial: &mut Trial) -> Outcome {
                 request::ctx_resource(cmd::CTX_DETACH_RESOURCE, id, 5),
             ),
         ] {
-            refused(
-                &mut session.gpu,
-                &format!("{what} in context {id}"),
-                &request,
-            )?;
+            refused(&mut session, &format!("{what} in context {id}"), &request)?;
         }
     }
     session.gpu.submit_3d(1, &[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn context_zero(trial: &mut Trial) -> Outcome {
     let (mut session, capset) = start(trial)?;
     let create = request::ctx_create(0, capset, b"zero");
-    let made = succeeds(&mut session.gpu, "CTX_CREATE of id 0", &create)?;
+    let made = succeeds(&mut session, "CTX_CREATE of id 0", &create)?;
     let destroy = request::ctx_destroy(0);
-    let gone = succeeds(&mut session.gpu, "CTX_DESTROY of id 0", &destroy)?;
+    let gone = succeeds(&mut session, "CTX_DESTROY of id 0", &destroy)?;
     equal("context 0 could be destroyed", gone, made)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn names(trial: &mut Trial) -> Outcome {
@@ -238,7 +234,7 @@ fn names(trial: &mut Trial) -> Outcome {
         let what = format!("CTX_CREATE with the name {name:?}");
         session.gpu.command(&what, &request)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn name_too_long(trial: &mut Trial) -> Outcome {
@@ -251,13 +247,13 @@ fn name_too_long(trial: &mut Trial) -> Outcome {
             .in_context(id)
             .bytes(&bytes[24..]);
         succeeds(
-            &mut session.gpu,
+            &mut session,
             &format!("CTX_CREATE with nlen {len}"),
             &request,
         )?;
     }
     session.gpu.create_context(9, capset)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn attach_and_detach(trial: &mut Trial) -> Outcome {
@@ -273,7 +269,7 @@ fn attach_and_detach(trial: &mut Trial) -> Outcome {
         session.gpu.detach_resource(context, 10)?;
     }
     session.gpu.attach_resource(1, 10)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn resource_outlives_context(trial: &mut Trial) -> Outcome {
@@ -286,7 +282,7 @@ fn resource_outlives_context(trial: &mut Trial) -> Outcome {
         .command("CTX_DESTROY", &request::ctx_destroy(1))?;
     session.gpu.transfer(10, Rect::sized(16, 16), 0)?;
     session.gpu.unref(10)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn context_outlives_resource(trial: &mut Trial) -> Outcome {
@@ -302,7 +298,7 @@ fn context_outlives_resource(trial: &mut Trial) -> Outcome {
     session
         .gpu
         .command("CTX_DESTROY", &request::ctx_destroy(1))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unknown_resource(trial: &mut Trial) -> Outcome {
@@ -314,10 +310,10 @@ fn unknown_resource(trial: &mut Trial) -> Outcome {
             ("CTX_DETACH_RESOURCE", cmd::CTX_DETACH_RESOURCE),
         ] {
             let request = request::ctx_resource(kind, 1, resource);
-            refused(&mut session.gpu, &format!("{what} {resource}"), &request)?;
+            refused(&mut session, &format!("{what} {resource}"), &request)?;
         }
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn each_capset(trial: &mut Trial) -> Outcome {
@@ -329,7 +325,7 @@ fn each_capset(trial: &mut Trial) -> Outcome {
         session.gpu.command(&what, &request)?;
         session.gpu.submit_3d(context, &[])?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unknown_capset(trial: &mut Trial) -> Outcome {
@@ -342,9 +338,9 @@ fn unknown_capset(trial: &mut Trial) -> Outcome {
     {
         let request = request::ctx_create(1, id, b"unknown");
         let what = format!("CTX_CREATE for capability set {id}");
-        refused(&mut session.gpu, &what, &request)?;
+        refused(&mut session, &what, &request)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn device_determines(trial: &mut Trial) -> Outcome {
@@ -352,7 +348,7 @@ fn device_determines(trial: &mut Trial) -> Outcome {
     session.gpu.create_context(1, 0)?;
     let submit = request::submit_3d(1, &[]);
     session.gpu.command("SUBMIT_3D", &submit)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn empty_stream(trial: &mut Trial) -> Outcome {
@@ -361,7 +357,7 @@ fn empty_stream(trial: &mut Trial) -> Outcome {
     for _ in 0..3 {
         session.gpu.submit_3d(1, &[])?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn truncated_stream(trial: &mut Trial) -> Outcome {
@@ -375,11 +371,11 @@ fn truncated_stream(trial: &mut Trial) -> Outcome {
             .in_context(1)
             .bytes(&bytes[24..]);
         let what = format!("SUBMIT_3D of {size} bytes without one");
-        refused(&mut session.gpu, &what, &request)?;
+        refused(&mut session, &what, &request)?;
     }
     let header = request::RequestBytes::new(cmd::SUBMIT_3D).in_context(1);
-    refused(&mut session.gpu, "SUBMIT_3D without its size", &header)?;
-    Trial::usable(&mut session)
+    refused(&mut session, "SUBMIT_3D without its size", &header)?;
+    kit::works(&mut session)
 }
 
 fn many_contexts(trial: &mut Trial) -> Outcome {
@@ -402,5 +398,5 @@ fn many_contexts(trial: &mut Trial) -> Outcome {
             .gpu
             .command("CTX_DESTROY", &request::ctx_destroy(*id))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

@@ -175,7 +175,7 @@ fn capability_set(trial: &mut Trial) -> Outcome {
     equal("bytes of data", answer.written() - HEADER, 16)?;
     let version = crate::frontend::message::u32_at(answer.bytes(), HEADER);
     equal("version in the data", version, 1)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn forms_of_init(trial: &mut Trial) -> Outcome {
@@ -191,7 +191,7 @@ fn forms_of_init(trial: &mut Trial) -> Outcome {
         let question = ImageRequest::xrgb(64, 64).to_bytes();
         session.gpu.submit_3d(id, &question)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn requirements(trial: &mut Trial) -> Outcome {
@@ -216,7 +216,7 @@ fn requirements(trial: &mut Trial) -> Outcome {
             format_args!("map_info, {what}"),
         )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn answer_bytes(trial: &mut Trial) -> Outcome {
@@ -226,7 +226,7 @@ fn answer_bytes(trial: &mut Trial) -> Outcome {
     let again = context.image(&mut session.gpu, ImageRequest::xrgb(128, 8))?;
     equal("strides at the second ask", again.strides, first.strides)?;
     equal("size at the second ask", again.size, first.size)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn ring_in_pieces(trial: &mut Trial) -> Outcome {
@@ -250,7 +250,7 @@ fn ring_in_pieces(trial: &mut Trial) -> Outcome {
         bytes[ANSWER..].iter().all(|byte| *byte == 0),
         "bytes behind the answer were written",
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn blob_of_an_image(trial: &mut Trial) -> Outcome {
@@ -259,16 +259,12 @@ fn blob_of_an_image(trial: &mut Trial) -> Outcome {
         let info = context.image(&mut session.gpu, ImageRequest::xrgb(1024, height))?;
         context.create_blob(&mut session.gpu, resource, &info)?;
         let taken = context.blob_request(resource, &info);
-        refused(
-            &mut session.gpu,
-            "RESOURCE_CREATE_BLOB of a taken id",
-            &taken,
-        )?;
+        refused(&mut session, "RESOURCE_CREATE_BLOB of a taken id", &taken)?;
     }
     for resource in 200..203 {
         session.gpu.unref(resource)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn size_mismatch(trial: &mut Trial) -> Outcome {
@@ -286,10 +282,10 @@ fn size_mismatch(trial: &mut Trial) -> Outcome {
     ] {
         let request = host_blob(1, 200, id, wrong);
         let what = format!("a blob of {wrong:#x} bytes for an image of {size:#x}");
-        refused(&mut session.gpu, &what, &request)?;
+        refused(&mut session, &what, &request)?;
     }
     context.create_blob(&mut session.gpu, 200, &info)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unknown_blob_id(trial: &mut Trial) -> Outcome {
@@ -299,12 +295,12 @@ fn unknown_blob_id(trial: &mut Trial) -> Outcome {
     let (id, size) = (u64::from(info.blob_id), info.blob_size());
     for wrong in [id + 1000, id | 1 << 32, u64::MAX] {
         let request = host_blob(1, 200, wrong, size);
-        refused(&mut session.gpu, &format!("blob_id {wrong:#x}"), &request)?;
+        refused(&mut session, &format!("blob_id {wrong:#x}"), &request)?;
     }
     // The other context has never been asked for an image.
     let request = other.blob_request(200, &info);
-    refused(&mut session.gpu, "the blob_id of another context", &request)?;
-    Trial::usable(&mut session)
+    refused(&mut session, "the blob_id of another context", &request)?;
+    kit::works(&mut session)
 }
 
 fn unknown_context(trial: &mut Trial) -> Outcome {
@@ -312,13 +308,9 @@ fn unknown_context(trial: &mut Trial) -> Outcome {
     let info = context.image(&mut session.gpu, ImageRequest::xrgb(64, 64))?;
     for id in [0, 2, u32::MAX] {
         let request = host_blob(id, 200, u64::from(info.blob_id), info.blob_size());
-        refused(
-            &mut session.gpu,
-            &format!("a blob in context {id}"),
-            &request,
-        )?;
+        refused(&mut session, &format!("a blob in context {id}"), &request)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn blob_id_again(trial: &mut Trial) -> Outcome {
@@ -341,20 +333,16 @@ fn blob_id_again(trial: &mut Trial) -> Outcome {
             vec![resource as u8; 16],
         )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// A stream is refused alone, and behind a good command.
 fn stream_refused(session: &mut Session, what: &str, bytes: &[u8]) -> Outcome {
     let submit = request::submit_3d(1, bytes);
-    refused(&mut session.gpu, what, &submit)?;
+    refused(session, what, &submit)?;
     let behind = [&ImageRequest::xrgb(8, 8).to_bytes()[..], bytes].concat();
     let submit = request::submit_3d(1, &behind);
-    refused(
-        &mut session.gpu,
-        &format!("{what}, behind a good one"),
-        &submit,
-    )
+    refused(session, &format!("{what}, behind a good one"), &submit)
 }
 
 fn bad_command_sizes(trial: &mut Trial) -> Outcome {
@@ -379,7 +367,7 @@ fn bad_command_sizes(trial: &mut Trial) -> Outcome {
         stream_refused(&mut session, &what, &whole[..len])?;
     }
     context.image(&mut session.gpu, ImageRequest::xrgb(64, 64))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unknown_commands(trial: &mut Trial) -> Outcome {
@@ -395,7 +383,7 @@ fn unknown_commands(trial: &mut Trial) -> Outcome {
         }
     }
     context.image(&mut session.gpu, ImageRequest::xrgb(64, 64))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn several_commands(trial: &mut Trial) -> Outcome {
@@ -410,21 +398,17 @@ fn several_commands(trial: &mut Trial) -> Outcome {
     let alone = context.image(&mut session.gpu, ImageRequest::xrgb(64, 4))?;
     equal("strides of the last image", last.strides, alone.strides)?;
     equal("size of the last image", last.size, alone.size)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn before_init(trial: &mut Trial) -> Outcome {
     let (mut session, context) = without_init(trial)?;
     let question = ImageRequest::xrgb(64, 64);
     let submit = request::submit_3d(1, &question.to_bytes());
-    refused(
-        &mut session.gpu,
-        "GET_IMAGE_REQUIREMENTS before INIT",
-        &submit,
-    )?;
+    refused(&mut session, "GET_IMAGE_REQUIREMENTS before INIT", &submit)?;
     session.gpu.submit_3d(1, &cross_domain::init(100, 0, 0))?;
     context.image(&mut session.gpu, question)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn init_without_ring(trial: &mut Trial) -> Outcome {
@@ -433,11 +417,11 @@ fn init_without_ring(trial: &mut Trial) -> Outcome {
     ring_blob(&mut session.gpu, 102, PAGE)?;
     for ring in [0, 99, 102, u32::MAX] {
         let submit = request::submit_3d(1, &cross_domain::init(ring, 0, 0));
-        refused(&mut session.gpu, &format!("INIT with ring {ring}"), &submit)?;
+        refused(&mut session, &format!("INIT with ring {ring}"), &submit)?;
     }
     session.gpu.submit_3d(1, &cross_domain::init(100, 0, 0))?;
     context.image(&mut session.gpu, ImageRequest::xrgb(64, 64))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn impossible_images(trial: &mut Trial) -> Outcome {
@@ -456,7 +440,7 @@ fn impossible_images(trial: &mut Trial) -> Outcome {
         },
     ] {
         let submit = request::submit_3d(1, &image.to_bytes());
-        refused(&mut session.gpu, &format!("{image:?}"), &submit)?;
+        refused(&mut session, &format!("{image:?}"), &submit)?;
     }
     let ring = session.ram.read(context.memory.addr, PAGE as usize)?;
     check(
@@ -464,7 +448,7 @@ fn impossible_images(trial: &mut Trial) -> Outcome {
         "the query ring was written for an image that was refused",
     )?;
     context.image(&mut session.gpu, plain)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn ring_gone(trial: &mut Trial) -> Outcome {
@@ -473,15 +457,15 @@ fn ring_gone(trial: &mut Trial) -> Outcome {
     let submit = request::submit_3d(1, &question.to_bytes());
     session.gpu.detach_backing(100)?;
     refused(
-        &mut session.gpu,
+        &mut session,
         "a question without memory for the answer",
         &submit,
     )?;
     session.gpu.attach_backing(100, &[context.memory])?;
     context.image(&mut session.gpu, question)?;
     session.gpu.unref(100)?;
-    refused(&mut session.gpu, "a question without a ring", &submit)?;
+    refused(&mut session, "a question without a ring", &submit)?;
     let other = ImageContext::new(&mut session.gpu, 2, 101)?;
     other.image(&mut session.gpu, question)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

@@ -1,6 +1,6 @@
 //! Blobs in guest memory: made, shown without a transfer, gone.
 
-use super::kit::{is_error, plain, refused, shown, succeeds};
+use super::kit::{self, is_error, plain, refused, shown, succeeds};
 use crate::conform::case::{Case, Group, Needs, Outcome, check};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::{PAGE, Span};
@@ -220,13 +220,9 @@ fn create_and_unref(trial: &mut Trial) -> Outcome {
     for id in [1, u32::MAX, 1] {
         blob_of(&mut session, id, &[span])?;
         session.gpu.unref(id)?;
-        refused(
-            &mut session.gpu,
-            "RESOURCE_UNREF again",
-            &request::unref(id),
-        )?;
+        refused(&mut session, "RESOURCE_UNREF again", &request::unref(id))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn flush_shows(trial: &mut Trial) -> Outcome {
@@ -238,7 +234,7 @@ fn flush_shows(trial: &mut Trial) -> Outcome {
     for frame in 0..4 {
         flush_and_check(&mut session, &[span], blob, &noise(frame, 24_000))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn every_format(trial: &mut Trial) -> Outcome {
@@ -254,7 +250,7 @@ fn every_format(trial: &mut Trial) -> Outcome {
         let bytes = noise(u64::from(format), 4 * 64 * 32);
         flush_and_check(&mut session, &[span], blob, &bytes)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// A random layout of a small picture in a blob, and the bytes that it needs.
@@ -283,7 +279,7 @@ fn strides_and_offsets(trial: &mut Trial) -> Outcome {
         let bytes = noise(u64::from(resource), span.len as usize);
         flush_and_check(&mut session, &[span], blob, &bytes)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn fragments(trial: &mut Trial) -> Outcome {
@@ -299,7 +295,7 @@ fn fragments(trial: &mut Trial) -> Outcome {
         let bytes = noise(u64::from(resource), len);
         flush_and_check(&mut session, &spans, blob, &bytes)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn backing_later(trial: &mut Trial) -> Outcome {
@@ -310,7 +306,7 @@ fn backing_later(trial: &mut Trial) -> Outcome {
     let blob = plain(1, 64, 64);
     session.gpu.set_scanout_blob(blob)?;
     flush_and_check(&mut session, &[span], blob, &noise(3, 4 * 64 * 64))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn backing_replaced(trial: &mut Trial) -> Outcome {
@@ -323,11 +319,11 @@ fn backing_replaced(trial: &mut Trial) -> Outcome {
     session.gpu.detach_backing(1)?;
     // There is nothing to show: either answer will do.
     let flush = request::flush(1, blob.rect);
-    succeeds(&mut session.gpu, "RESOURCE_FLUSH without memory", &flush)?;
+    succeeds(&mut session, "RESOURCE_FLUSH without memory", &flush)?;
     let new = memory(&session, 4 * 64 * 64)?;
     session.gpu.attach_backing(1, &[new])?;
     flush_and_check(&mut session, &[new], blob, &noise(2, 4 * 64 * 64))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// Shows a blob of 100 x 100 whole, tries these instead, each to be refused, and checks that it is
@@ -340,10 +336,10 @@ fn refuse_each(trial: &mut Trial, bad: impl Fn(ScanoutBlob) -> Vec<ScanoutBlob>)
     session.gpu.set_scanout_blob(good)?;
     for blob in bad(good) {
         let request = request::set_scanout_blob(blob);
-        refused(&mut session.gpu, &format!("{blob:?}"), &request)?;
+        refused(&mut session, &format!("{blob:?}"), &request)?;
     }
     flush_and_check(&mut session, &[span], good, &noise(1, 40_000))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn beyond_the_blob(trial: &mut Trial) -> Outcome {
@@ -412,7 +408,7 @@ fn no_blob(trial: &mut Trial) -> Outcome {
     for resource in [2, 77, u32::MAX] {
         let request = request::set_scanout_blob(plain(resource, 64, 64));
         let what = format!("SET_SCANOUT_BLOB of resource {resource}");
-        refused(&mut session.gpu, &what, &request)?;
+        refused(&mut session, &what, &request)?;
     }
     let span = memory(&session, 4 * 64 * 64)?;
     blob_of(&mut session, 1, &[span])?;
@@ -423,9 +419,9 @@ fn no_blob(trial: &mut Trial) -> Outcome {
         };
         let request = request::set_scanout_blob(blob);
         let what = format!("SET_SCANOUT_BLOB of scanout {scanout}");
-        refused(&mut session.gpu, &what, &request)?;
+        refused(&mut session, &what, &request)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// A good request for a blob of one page.
@@ -444,15 +440,11 @@ fn refuse_blobs(trial: &mut Trial, bad: &[(&str, CreateBlob)]) -> Outcome {
     let entry = [memory(&session, 1)?.into()];
     for (what, blob) in bad {
         let entries: &[MemEntry] = if blob.count == 0 { &[] } else { &entry };
-        refused(
-            &mut session.gpu,
-            what,
-            &request::create_blob(*blob, entries),
-        )?;
+        refused(&mut session, what, &request::create_blob(*blob, entries))?;
     }
     let good = request::create_blob(ONE_PAGE, &entry);
     session.gpu.command("RESOURCE_CREATE_BLOB", &good)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn bad_ids(trial: &mut Trial) -> Outcome {
@@ -464,7 +456,7 @@ fn bad_ids(trial: &mut Trial) -> Outcome {
         ..ONE_PAGE
     };
     let zero = request::create_blob(zero, &entry);
-    refused(&mut session.gpu, "a blob with id 0", &zero)?;
+    refused(&mut session, "a blob with id 0", &zero)?;
     blob_of(&mut session, 1, &[span])?;
     session.gpu.create_2d(2, 2, 16, 16)?;
     for resource in [1, 2] {
@@ -476,18 +468,14 @@ fn bad_ids(trial: &mut Trial) -> Outcome {
             &entry,
         );
         refused(
-            &mut session.gpu,
+            &mut session,
             &format!("a blob with the taken id {resource}"),
             &taken,
         )?;
     }
     let taken = request::create_2d(1, 2, 16, 16);
-    refused(
-        &mut session.gpu,
-        "a 2D resource with the id of a blob",
-        &taken,
-    )?;
-    Trial::usable(&mut session)
+    refused(&mut session, "a 2D resource with the id of a blob", &taken)?;
+    kit::works(&mut session)
 }
 
 fn unknown_memory(trial: &mut Trial) -> Outcome {
@@ -542,17 +530,17 @@ fn larger_than_memory(trial: &mut Trial) -> Outcome {
         };
         let create = request::create_blob(blob, &entry);
         let what = format!("a blob of {size:#x} bytes in one page");
-        if !succeeds(&mut session.gpu, &what, &create)? {
+        if !succeeds(&mut session, &what, &create)? {
             continue;
         }
         // The second page of the picture is nowhere.
         let scanout = request::set_scanout_blob(plain(id, 32, 64));
-        if succeeds(&mut session.gpu, "a scanout of it", &scanout)? {
+        if succeeds(&mut session, "a scanout of it", &scanout)? {
             let flush = request::flush(id, Rect::sized(32, 64));
-            refused(&mut session.gpu, "a flush of it", &flush)?;
+            refused(&mut session, "a flush of it", &flush)?;
         }
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn memory_outside(trial: &mut Trial) -> Outcome {
@@ -569,35 +557,31 @@ fn memory_outside(trial: &mut Trial) -> Outcome {
             },
             &outside,
         );
-        if !succeeds(&mut session.gpu, "a blob outside guest memory", &create)? {
+        if !succeeds(&mut session, "a blob outside guest memory", &create)? {
             continue;
         }
         let scanout = request::set_scanout_blob(plain(id, 32, 32));
-        if succeeds(&mut session.gpu, "a scanout of it", &scanout)? {
+        if succeeds(&mut session, "a scanout of it", &scanout)? {
             let flush = request::flush(id, Rect::sized(32, 32));
             refused(
-                &mut session.gpu,
+                &mut session,
                 &format!("a flush of memory at {addr:#x}"),
                 &flush,
             )?;
         }
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn not_mapped(trial: &mut Trial) -> Outcome {
-    let mut session = trial.session(&super::kit::with_host_blobs())?;
+    let mut session = trial.session(&kit::with_host_blobs())?;
     let span = memory(&session, 1)?;
     blob_of(&mut session, 1, &[span])?;
     let map = request::map_blob(1, 0);
-    refused(&mut session.gpu, "RESOURCE_MAP_BLOB of guest memory", &map)?;
+    refused(&mut session, "RESOURCE_MAP_BLOB of guest memory", &map)?;
     let unmap = request::unmap_blob(1);
-    refused(
-        &mut session.gpu,
-        "RESOURCE_UNMAP_BLOB of guest memory",
-        &unmap,
-    )?;
-    Trial::usable(&mut session)
+    refused(&mut session, "RESOURCE_UNMAP_BLOB of guest memory", &unmap)?;
+    kit::works(&mut session)
 }
 
 fn flags(trial: &mut Trial) -> Outcome {
@@ -626,7 +610,7 @@ fn flags(trial: &mut Trial) -> Outcome {
         is_error(answer.kind()) || answer.kind() == crate::frontend::response::resp::OK_NODATA,
         format_args!("flags 4: answered {:#06x}", answer.kind()),
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unref_while_shown(trial: &mut Trial) -> Outcome {
@@ -644,14 +628,14 @@ fn unref_while_shown(trial: &mut Trial) -> Outcome {
         )?;
         session.gpu.unref(id)?;
         refused(
-            &mut session.gpu,
+            &mut session,
             "a flush of it",
             &request::flush(id, blob.rect),
         )?;
     }
     let off = request::set_scanout(0, 0, Rect::default());
     session.gpu.command("SET_SCANOUT (off)", &off)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn flip_between_blobs(trial: &mut Trial) -> Outcome {
@@ -678,5 +662,5 @@ fn flip_between_blobs(trial: &mut Trial) -> Outcome {
         let expected: Picture = shown(&noise(round as u64, 4 * 64 * 64), blob);
         session.display().wait_picture(0, &expected)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

@@ -266,7 +266,7 @@ fn region(trial: &mut Trial) -> Outcome {
         session.vhost.shmem_config()?,
         regions,
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn map_at_offset(trial: &mut Trial) -> Outcome {
@@ -290,7 +290,7 @@ fn map_at_offset(trial: &mut Trial) -> Outcome {
         "in the end",
         &[(0, SIZE), (7 * PAGE, SIZE), (1 << 20, SIZE)],
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn map_info(trial: &mut Trial) -> Outcome {
@@ -301,7 +301,7 @@ fn map_info(trial: &mut Trial) -> Outcome {
     equal("bytes of the answer", answer.written(), response::MAP_INFO)?;
     let info = answer.map_info();
     check(info <= 3, format_args!("map_info is {info:#x}"))?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn device_sees_writes(trial: &mut Trial) -> Outcome {
@@ -312,11 +312,7 @@ fn device_sees_writes(trial: &mut Trial) -> Outcome {
     let mut blob = plain(200, 128, 64);
     (blob.stride, blob.offset, blob.format) = (image.strides[0], image.offsets[0], BGRX);
     let scanout = request::set_scanout_blob(blob);
-    if !succeeds(
-        &mut session.gpu,
-        "SET_SCANOUT_BLOB of a host blob",
-        &scanout,
-    )? {
+    if !succeeds(&mut session, "SET_SCANOUT_BLOB of a host blob", &scanout)? {
         return Err(Stop::skip("host blobs are not shown"));
     }
     for frame in 0..3 {
@@ -325,7 +321,7 @@ fn device_sees_writes(trial: &mut Trial) -> Outcome {
         session.gpu.flush(200, blob.rect)?;
         session.display().wait_picture(0, &shown(&bytes, blob))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn mapping_is_writable(trial: &mut Trial) -> Outcome {
@@ -343,7 +339,7 @@ fn mapping_is_writable(trial: &mut Trial) -> Outcome {
         session.shmem().try_read(0, SIZE as usize)? == bytes,
         true,
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn own_memory(trial: &mut Trial) -> Outcome {
@@ -367,7 +363,7 @@ fn own_memory(trial: &mut Trial) -> Outcome {
             format_args!("blob {id} has bytes of another"),
         )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unmap(trial: &mut Trial) -> Outcome {
@@ -383,7 +379,7 @@ fn unmap(trial: &mut Trial) -> Outcome {
     session.gpu.unmap_blob(200)?;
     session.gpu.unmap_blob(202)?;
     mapped(&session, "in the end", &[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn map_elsewhere(trial: &mut Trial) -> Outcome {
@@ -397,7 +393,7 @@ fn map_elsewhere(trial: &mut Trial) -> Outcome {
         let read = session.shmem().try_read(offset, SIZE as usize)?;
         check(read == bytes, format_args!("other contents at {offset:#x}"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn map_twice(trial: &mut Trial) -> Outcome {
@@ -406,7 +402,7 @@ fn map_twice(trial: &mut Trial) -> Outcome {
     for offset in [0, PAGE, 16 * PAGE] {
         let again = request::map_blob(200, offset);
         refused(
-            &mut session.gpu,
+            &mut session,
             &format!("MAP_BLOB again at {offset:#x}"),
             &again,
         )?;
@@ -414,7 +410,7 @@ fn map_twice(trial: &mut Trial) -> Outcome {
     mapped(&session, "after a second MAP_BLOB", &[(0, SIZE)])?;
     session.gpu.unmap_blob(200)?;
     mapped(&session, "after one UNMAP_BLOB", &[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn overlap(trial: &mut Trial) -> Outcome {
@@ -422,14 +418,10 @@ fn overlap(trial: &mut Trial) -> Outcome {
     session.gpu.map_blob(200, 8 * PAGE)?;
     for page in [5, 7, 8, 9, 11] {
         let over = request::map_blob(201, page * PAGE);
-        refused(
-            &mut session.gpu,
-            &format!("MAP_BLOB over page {page}"),
-            &over,
-        )?;
+        refused(&mut session, &format!("MAP_BLOB over page {page}"), &over)?;
     }
     mapped(&session, "after all were refused", &[(8 * PAGE, SIZE)])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn neighbours(trial: &mut Trial) -> Outcome {
@@ -447,7 +439,7 @@ fn neighbours(trial: &mut Trial) -> Outcome {
     session.gpu.unref(200)?;
     session.gpu.unmap_blob(201)?;
     session.gpu.map_blob(201, 8 * PAGE)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn end_of_region(trial: &mut Trial) -> Outcome {
@@ -455,7 +447,7 @@ fn end_of_region(trial: &mut Trial) -> Outcome {
     let end = session.shmem().size() - SIZE;
     session.gpu.map_blob(200, end)?;
     mapped(&session, "at the end", &[(end, SIZE)])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn beyond_region(trial: &mut Trial) -> Outcome {
@@ -471,20 +463,20 @@ fn beyond_region(trial: &mut Trial) -> Outcome {
         last,
     ] {
         let map = request::map_blob(200, offset);
-        refused(&mut session.gpu, &format!("MAP_BLOB at {offset:#x}"), &map)?;
+        refused(&mut session, &format!("MAP_BLOB at {offset:#x}"), &map)?;
     }
     mapped(&session, "after all were refused", &[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unaligned_offset(trial: &mut Trial) -> Outcome {
     let (mut session, _) = with_blobs(trial, 1)?;
     for offset in [1, 512, PAGE - 1, PAGE + 8] {
         let map = request::map_blob(200, offset);
-        refused(&mut session.gpu, &format!("MAP_BLOB at {offset:#x}"), &map)?;
+        refused(&mut session, &format!("MAP_BLOB at {offset:#x}"), &map)?;
     }
     mapped(&session, "after all were refused", &[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn nothing_to_map(trial: &mut Trial) -> Outcome {
@@ -496,16 +488,16 @@ fn nothing_to_map(trial: &mut Trial) -> Outcome {
         ("a 2D resource", 5),
     ] {
         let map = request::map_blob(id, 0);
-        refused(&mut session.gpu, &format!("MAP_BLOB of {what}"), &map)?;
+        refused(&mut session, &format!("MAP_BLOB of {what}"), &map)?;
         let unmap = request::unmap_blob(id);
-        refused(&mut session.gpu, &format!("UNMAP_BLOB of {what}"), &unmap)?;
+        refused(&mut session, &format!("UNMAP_BLOB of {what}"), &unmap)?;
     }
     let unmap = request::unmap_blob(200);
-    refused(&mut session.gpu, "UNMAP_BLOB of what is not mapped", &unmap)?;
+    refused(&mut session, "UNMAP_BLOB of what is not mapped", &unmap)?;
     session.gpu.map_blob(200, 0)?;
     session.gpu.unmap_blob(200)?;
-    refused(&mut session.gpu, "UNMAP_BLOB again", &unmap)?;
-    Trial::usable(&mut session)
+    refused(&mut session, "UNMAP_BLOB again", &unmap)?;
+    kit::works(&mut session)
 }
 
 fn unref_while_mapped(trial: &mut Trial) -> Outcome {
@@ -516,7 +508,7 @@ fn unref_while_mapped(trial: &mut Trial) -> Outcome {
     session.shmem().wait_mapped(&[(SIZE, SIZE)])?;
     session.gpu.unref(201)?;
     session.shmem().wait_mapped(&[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn context_gone_while_mapped(trial: &mut Trial) -> Outcome {
@@ -526,10 +518,10 @@ fn context_gone_while_mapped(trial: &mut Trial) -> Outcome {
         .gpu
         .command("CTX_DESTROY", &request::ctx_destroy(1))?;
     // Whether the resource outlives its context is left open; when it has gone nothing is mapped.
-    succeeds(&mut session.gpu, "RESOURCE_UNREF", &request::unref(200))?;
+    succeeds(&mut session, "RESOURCE_UNREF", &request::unref(200))?;
     session.shmem().wait_mapped(&[])?;
     ImageContext::new(&mut session.gpu, 1, 110)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn refused_by_front_end(trial: &mut Trial) -> Outcome {
@@ -537,19 +529,15 @@ fn refused_by_front_end(trial: &mut Trial) -> Outcome {
     for code in [1, 22] {
         session.shmem().script(&[Ack::Refuse(code)]);
         let map = request::map_blob(200, 0);
-        refused(
-            &mut session.gpu,
-            "MAP_BLOB that the front-end refused",
-            &map,
-        )?;
+        refused(&mut session, "MAP_BLOB that the front-end refused", &map)?;
         mapped(&session, "after a refusal", &[])?;
     }
     let unmap = request::unmap_blob(200);
-    refused(&mut session.gpu, "UNMAP_BLOB after it", &unmap)?;
+    refused(&mut session, "UNMAP_BLOB after it", &unmap)?;
     session.gpu.map_blob(201, 0)?;
     session.gpu.map_blob(200, SIZE)?;
     mapped(&session, "in the end", &[(0, SIZE), (SIZE, SIZE)])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// How long the front-end takes in cases of a slow one.
@@ -577,7 +565,7 @@ fn slow_front_end(trial: &mut Trial) -> Outcome {
             begin.elapsed()
         ),
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn fenced(trial: &mut Trial) -> Outcome {
@@ -598,7 +586,7 @@ fn fenced(trial: &mut Trial) -> Outcome {
         check(flagged, format_args!("{what}: no fence flag in the answer"))?;
         equal(&format!("{what}: fence id"), answer.fence_id(), id)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn queued_together(trial: &mut Trial) -> Outcome {
@@ -638,7 +626,7 @@ fn queued_together(trial: &mut Trial) -> Outcome {
         (SHMEM_UNMAP, 2 * SIZE),
     ];
     equal("asked of the front-end", asked, order.to_vec())?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn many(trial: &mut Trial) -> Outcome {
@@ -660,7 +648,7 @@ fn many(trial: &mut Trial) -> Outcome {
         session.gpu.unmap_blob(200 + n)?;
     }
     mapped(&session, "in the end", &[])?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn reset_while_mapped(trial: &mut Trial) -> Outcome {
@@ -679,7 +667,7 @@ fn reset_while_mapped(trial: &mut Trial) -> Outcome {
         bytes.iter().all(|byte| *byte == 0),
         "a new blob is not empty",
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn others_are_served(trial: &mut Trial) -> Outcome {
@@ -698,5 +686,5 @@ fn others_are_served(trial: &mut Trial) -> Outcome {
     session.shmem().set_serving(true);
     let answer = session.gpu.control.wait(ticket)?;
     equal("MAP_BLOB", answer.kind(), resp::OK_MAP_INFO)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

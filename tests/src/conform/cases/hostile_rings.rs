@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use super::kit::{readable, writable};
-use crate::conform::case::{Case, Group, Needs, Outcome, Stop, equal};
+use super::kit::{self, readable, writable};
+use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::{Span, USER_OFFSET};
 use crate::frontend::message::{VringAddr, feature, protocol};
 use crate::frontend::request::{self, Cursor};
-use crate::frontend::response::DISPLAY_INFO;
+use crate::frontend::response::{DISPLAY_INFO, HEADER};
 use crate::frontend::ring::{DESC_INDIRECT, DESC_NEXT, Descriptor};
 use crate::frontend::{Deadline, Error, Session, SessionOptions};
 
@@ -253,7 +253,7 @@ fn start(trial: &mut Trial) -> Result<(Session, Parts), Stop> {
 }
 
 fn started(mut session: Session) -> Result<(Session, Parts), Stop> {
-    session.gpu.display_info()?;
+    kit::answers(&mut session)?;
     session.gpu.move_cursor(Cursor::default())?;
     let question = request::get_display_info();
     let asked = session.ram.alloc(question.len())?;
@@ -275,21 +275,24 @@ fn settle(session: &mut Session) -> Outcome {
     Ok(())
 }
 
-/// What must hold after something hostile on the control ring: the other queue goes on, and a
-/// reset of the control queue makes the device work again.
+/// What must hold after something hostile on the control ring: the back-end lives, the other queue
+/// goes on, and a reset of the control queue makes the device work again.
 fn contained(session: &mut Session, what: &str) -> Outcome {
     settle(session)?;
     let during = |step: &'static str| {
         move |error: Error| Stop::fail(format_args!("{what}: {step}: {error}"))
     };
+    // First, as a back-end that has ended is told by this at once.
+    let alive = session.vhost.barrier();
+    alive.map_err(during("the connection"))?;
     let moved = session.gpu.move_cursor(Cursor::default());
     moved.map_err(during("the cursor queue"))?;
-    session
-        .reset_queue(0)
-        .map_err(during("the reset of the queue"))?;
-    let answered = session.gpu.display_info();
-    answered.map_err(during("the control queue after its reset"))?;
-    Ok(())
+    let reset = session.reset_queue(0);
+    reset.map_err(during("the reset of the queue"))?;
+    kit::answers(session).map_err(|stop| match stop {
+        Stop::Fail(why) => Stop::fail(format_args!("{what}: after the reset: {why}")),
+        skip => skip,
+    })
 }
 
 /// Puts descriptors on the control ring just as given, the first one as head, and kicks.
@@ -336,7 +339,7 @@ fn head_outside(trial: &mut Trial) -> Outcome {
         session.gpu.control.ring().kick_always()?;
         contained(&mut session, &format!("head {head} of 256"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn index_far_ahead(trial: &mut Trial) -> Outcome {
@@ -348,14 +351,14 @@ fn index_far_ahead(trial: &mut Trial) -> Outcome {
         ring.kick_always()?;
         contained(&mut session, &format!("an index {ahead} ahead"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn index_goes_back(trial: &mut Trial) -> Outcome {
     let (mut session, _) = start(trial)?;
     for back in [1, 2, 10] {
         for _ in 0..back {
-            session.gpu.display_info()?;
+            kit::answers(&mut session)?;
         }
         let ring = session.gpu.control.ring();
         let index = ring.next_avail().wrapping_sub(back);
@@ -363,7 +366,7 @@ fn index_goes_back(trial: &mut Trial) -> Outcome {
         ring.kick_always()?;
         contained(&mut session, &format!("an index {back} back"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn own_next(trial: &mut Trial) -> Outcome {
@@ -386,7 +389,7 @@ fn own_next(trial: &mut Trial) -> Outcome {
             &format!("a {name} descriptor that is its own next"),
         )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn circle(trial: &mut Trial) -> Outcome {
@@ -411,7 +414,7 @@ fn circle(trial: &mut Trial) -> Outcome {
         offer(&mut session, link, 3)?;
         contained(&mut session, "a circle")?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn next_outside(trial: &mut Trial) -> Outcome {
@@ -425,7 +428,7 @@ fn next_outside(trial: &mut Trial) -> Outcome {
         offer_one(&mut session, descriptor)?;
         contained(&mut session, &format!("next {next} of 256"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// Guest addresses where there is no memory in the default layout.
@@ -438,7 +441,7 @@ fn request_outside(trial: &mut Trial) -> Outcome {
         offer_two(&mut session, readable(nowhere), writable(parts.answer))?;
         contained(&mut session, &format!("a request at {addr:#x}"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn response_outside(trial: &mut Trial) -> Outcome {
@@ -451,7 +454,7 @@ fn response_outside(trial: &mut Trial) -> Outcome {
         offer_two(&mut session, readable(parts.asked), writable(nowhere))?;
         contained(&mut session, &format!("a response at {addr:#x}"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn across_the_end(trial: &mut Trial) -> Outcome {
@@ -464,7 +467,7 @@ fn across_the_end(trial: &mut Trial) -> Outcome {
         offer_two(&mut session, readable(parts.asked), writable(across))?;
         contained(&mut session, &format!("a response from {addr:#x} on"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn huge_buffers(trial: &mut Trial) -> Outcome {
@@ -487,14 +490,14 @@ fn huge_buffers(trial: &mut Trial) -> Outcome {
         )?;
         contained(&mut session, "room of 4 GiB for a response")?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn writable_first(trial: &mut Trial) -> Outcome {
     let (mut session, parts) = start(trial)?;
     offer_two(&mut session, writable(parts.answer), readable(parts.asked))?;
     contained(&mut session, "writable before readable")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn no_length(trial: &mut Trial) -> Outcome {
@@ -512,7 +515,7 @@ fn no_length(trial: &mut Trial) -> Outcome {
         offer_two(&mut session, first, second)?;
         contained(&mut session, &format!("{first:?} and {second:?}"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn no_request(trial: &mut Trial) -> Outcome {
@@ -527,7 +530,7 @@ fn no_request(trial: &mut Trial) -> Outcome {
     };
     offer_two(&mut session, readable(short), writable(parts.answer))?;
     contained(&mut session, "ten bytes of a request")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn head_twice(trial: &mut Trial) -> Outcome {
@@ -538,7 +541,7 @@ fn head_twice(trial: &mut Trial) -> Outcome {
     ring.submit_head(head, Vec::new())?;
     ring.kick_always()?;
     contained(&mut session, "one head twice")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// An indirect table of a good request, and a descriptor that refers to it.
@@ -569,7 +572,7 @@ fn indirect_in_indirect(trial: &mut Trial) -> Outcome {
     session.ram.write(outer.addr, &itself.to_bytes())?;
     offer_one(&mut session, itself)?;
     contained(&mut session, "a table in itself")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn indirect_length(trial: &mut Trial) -> Outcome {
@@ -579,7 +582,7 @@ fn indirect_length(trial: &mut Trial) -> Outcome {
         offer_one(&mut session, Descriptor { len, ..good })?;
         contained(&mut session, &format!("a table of {len} bytes"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn indirect_outside(trial: &mut Trial) -> Outcome {
@@ -589,7 +592,7 @@ fn indirect_outside(trial: &mut Trial) -> Outcome {
         offer_one(&mut session, Descriptor { addr, ..good })?;
         contained(&mut session, &format!("a table at {addr:#x}"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn indirect_with_next(trial: &mut Trial) -> Outcome {
@@ -597,7 +600,7 @@ fn indirect_with_next(trial: &mut Trial) -> Outcome {
     let good = indirect(&session, &parts)?;
     offer_two(&mut session, good, writable(parts.answer))?;
     contained(&mut session, "a table with a next")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn indirect_circle(trial: &mut Trial) -> Outcome {
@@ -613,7 +616,7 @@ fn indirect_circle(trial: &mut Trial) -> Outcome {
         offer_one(&mut session, good)?;
         contained(&mut session, &format!("next {next} in a table of 2"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn indirect_not_negotiated(trial: &mut Trial) -> Outcome {
@@ -623,7 +626,7 @@ fn indirect_not_negotiated(trial: &mut Trial) -> Outcome {
     let table = indirect(&session, &parts)?;
     offer_one(&mut session, table)?;
     contained(&mut session, "a table that was not negotiated")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn good_and_bad(trial: &mut Trial) -> Outcome {
@@ -648,11 +651,8 @@ fn good_and_bad(trial: &mut Trial) -> Outcome {
         let deadline = Deadline::after(PAUSE * 4);
         match ring.wait_used(&deadline) {
             Ok(used) if good.contains(&used.head) => {
-                equal(
-                    "bytes written for a good chain",
-                    used.len as usize,
-                    DISPLAY_INFO,
-                )?;
+                let len = used.len as usize;
+                check(len >= HEADER, format_args!("{len} bytes for a good chain"))?;
                 answered += 1;
             }
             Ok(_) => {}
@@ -667,7 +667,7 @@ fn good_and_bad(trial: &mut Trial) -> Outcome {
         &mut session,
         &format!("good and bad in turn, {answered} good ones answered"),
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn broken_cursor_ring(trial: &mut Trial) -> Outcome {
@@ -676,11 +676,11 @@ fn broken_cursor_ring(trial: &mut Trial) -> Outcome {
     session.gpu.cursor.ring().kick_always()?;
     std::thread::sleep(PAUSE / 2);
     for _ in 0..5 {
-        session.gpu.display_info()?;
+        kit::answers(&mut session)?;
     }
     session.reset_queue(1)?;
     session.gpu.move_cursor(Cursor::default())?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn device_reset_mends(trial: &mut Trial) -> Outcome {
@@ -690,10 +690,10 @@ fn device_reset_mends(trial: &mut Trial) -> Outcome {
         session.gpu.control.ring().kick_always()?;
         settle(&mut session)?;
         session.reset_device()?;
-        session.gpu.display_info()?;
+        kit::answers(&mut session)?;
         session.gpu.move_cursor(Cursor::default())?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn memory_under_ring_gone(trial: &mut Trial) -> Outcome {
@@ -704,15 +704,16 @@ fn memory_under_ring_gone(trial: &mut Trial) -> Outcome {
     session.gpu.control.submit(&question, DISPLAY_INFO)?;
     session.gpu.control.ring().kick_always()?;
     std::thread::sleep(PAUSE);
+    // A front-end that takes a running ring's memory away may be hung up on.
+    if session.vhost.barrier().is_err() {
+        return Ok(());
+    }
     let (region, fd) = session.ram.regions()?.remove(0);
-    session
-        .vhost
-        .add_mem_region(region, std::os::fd::AsFd::as_fd(&fd))?;
+    let fd = std::os::fd::AsFd::as_fd(&fd);
+    session.vhost.add_mem_region(region, fd)?;
     session.reset_queue(0)?;
     session.reset_queue(1)?;
-    session.gpu.display_info()?;
-    session.gpu.move_cursor(Cursor::default())?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// Sets the control ring up as told, after it was stopped, and kicks it. `false` when the back-end
@@ -745,9 +746,13 @@ fn set_up_each(session: &mut Session, ways: &[(String, u32, u32, VringAddr)]) ->
             return Ok(());
         }
         std::thread::sleep(PAUSE / 4);
-        contained(session, what)?;
+        match contained(session, what) {
+            // Or only now, when it has looked at the ring.
+            Err(_) if session.vhost.barrier().is_err() => return Ok(()),
+            other => other?,
+        }
     }
-    Trial::usable(session)
+    kit::works(session)
 }
 
 fn addresses_outside(trial: &mut Trial) -> Outcome {

@@ -1,43 +1,63 @@
 //! What cases of several groups share.
 
+use super::common::answered;
+pub(super) use super::common::{is_error, refused};
 use crate::conform::case::{Outcome, Stop, check};
 use crate::conform::trial::Trial;
 use crate::frontend::cross_domain::CAPSET;
 use crate::frontend::memory::Span;
 use crate::frontend::message::{feature, u32_at};
 use crate::frontend::pixels::{BGRX, Picture};
-use crate::frontend::request::{self, RequestBytes, ScanoutBlob};
+use crate::frontend::request::{self, Cursor, RequestBytes, ScanoutBlob};
 use crate::frontend::response::{self, resp};
 use crate::frontend::ring::{DESC_WRITE, Descriptor};
 use crate::frontend::{
     Deadline, DisplayConfig, Gpu, ImageContext, Rect, Response, Session, SessionOptions,
 };
 
-/// Whether a response type is one of the specification's errors.
-pub(super) fn is_error(kind: u32) -> bool {
-    (resp::ERR_UNSPEC..=resp::ERR_INVALID_PARAMETER).contains(&kind)
-}
-
-/// Fails unless a request is answered with an error, whichever it is: the specification names codes
-/// but does not say which belongs to which mistake.
-pub(super) fn refused(gpu: &mut Gpu, what: &str, request: &RequestBytes) -> Outcome {
-    let kind = gpu.answer(request)?;
-    check(
-        is_error(kind),
-        format_args!("{what}: answered {kind:#06x}, not with an error"),
-    )
-}
-
 /// Whether a request succeeds, where the specification allows both; fails when the answer is neither
 /// success nor an error.
-pub(super) fn succeeds(gpu: &mut Gpu, what: &str, request: &RequestBytes) -> Result<bool, Stop> {
-    match gpu.answer(request)? {
-        kind if is_error(kind) => Ok(false),
-        resp::OK_NODATA..=resp::OK_MAP_INFO => Ok(true),
-        kind => Err(Stop::fail(format_args!(
-            "{what}: answered {kind:#06x}, which is no response"
-        ))),
+pub(super) fn succeeds(
+    session: &mut Session,
+    what: &str,
+    request: &RequestBytes,
+) -> Result<bool, Stop> {
+    Ok(!is_error(answered(session, what, request)?))
+}
+
+/// Ends a case in which the device must have stayed usable: both queues answer, whatever it is, and
+/// the rules of the display socket and of the shared-memory channel were kept so far.
+pub(super) fn works(session: &mut Session) -> Outcome {
+    answers(session)?;
+    session.gpu.move_cursor(Cursor::default())?;
+    if session.has_display() {
+        let broken = session
+            .display()
+            .with(|state| state.violations.first().cloned());
+        if let Some(rule) = broken {
+            return Err(Stop::fail(format_args!("display socket: {rule}")));
+        }
     }
+    Ok(session.check_shmem()?)
+}
+
+/// Checks that the control queue answers: what, is the affair of other cases.
+pub(super) fn answers(session: &mut Session) -> Outcome {
+    let nobody = request::unref(0x7fff_fff0);
+    answered(session, "RESOURCE_UNREF of no resource", &nobody).map(|_| ())
+}
+
+/// The picture that a case begins with, where it is about something else.
+///
+/// # Errors
+/// [`Stop::Skip`] when it is not shown: nothing can be said then about what the case is about.
+pub(super) fn begin<T>(shown: Result<T, Stop>) -> Result<T, Stop> {
+    shown.map_err(|stop| match stop {
+        Stop::Fail(why) => Stop::skip(format_args!(
+            "the picture that it begins with is not shown (2d-01 is about that): {why}"
+        )),
+        skip => skip,
+    })
 }
 
 /// The default, and contexts where they are offered.
@@ -77,17 +97,14 @@ pub(super) fn capsets(session: &mut Session) -> Result<Vec<[u32; 3]>, Stop> {
     Ok(sets)
 }
 
-/// A value for `context_init` that makes a context of some kind: the first capability set, or 0
-/// where contexts have one kind only.
+/// A value for `context_init` that makes a context of some kind: the first capability set, or 0,
+/// for the device to determine, where there is none.
 pub(super) fn a_capset(session: &mut Session) -> Result<u32, Stop> {
     if session.features & feature::CONTEXT_INIT == 0 {
         return Ok(0);
     }
     let sets = capsets(session)?;
-    let [id, ..] = sets
-        .first()
-        .ok_or_else(|| Stop::skip("no capability set, so no kind of context"))?;
-    Ok(*id)
+    Ok(sets.first().map_or(0, |set| set[0]))
 }
 
 /// Skips unless the device has the cross-domain capability set, the one way known here to allocate

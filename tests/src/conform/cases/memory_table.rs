@@ -4,14 +4,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
-use super::kit::{plain, readable, refused, succeeds, writable};
+use super::kit::{self, plain, readable, refused, succeeds, writable};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::{PAGE, Span, USER_OFFSET};
 use crate::frontend::message::{MemoryRegion, feature, protocol};
 use crate::frontend::pixels::{BGRX, Picture, noise};
 use crate::frontend::request;
-use crate::frontend::response::{self, resp};
+use crate::frontend::response;
 use crate::frontend::{Error, Rect, Session, SessionOptions};
 
 const SLOTS: Needs = Needs::protocol(protocol::CONFIGURE_MEM_SLOTS);
@@ -155,6 +155,8 @@ fn with_picture(trial: &mut Trial, options: &SessionOptions) -> Result<Session, 
     let mut session = trial.session(options)?;
     session.gpu.create_picture(1, BGRX, 64, 64)?;
     session.gpu.set_scanout(0, 1, ALL)?;
+    let span = session.ram.alloc(BYTES)?;
+    kit::begin(memory_works(&mut session, span, 99))?;
     Ok(session)
 }
 
@@ -187,7 +189,7 @@ fn same_table(trial: &mut Trial) -> Outcome {
         session.share_memory_table()?;
         memory_works(&mut session, span, seed)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn table_grows(trial: &mut Trial) -> Outcome {
@@ -202,7 +204,7 @@ fn table_grows(trial: &mut Trial) -> Outcome {
     transfer_shows(&mut session, &raw)?;
     let span = session.ram.alloc_above(BYTES, EXTRA)?;
     memory_works(&mut session, span, 2)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn table_shrinks(trial: &mut Trial) -> Outcome {
@@ -216,13 +218,13 @@ fn table_shrinks(trial: &mut Trial) -> Outcome {
     session.vhost.barrier()?;
     let transfer = request::transfer_to_host_2d(1, ALL, 0);
     refused(
-        &mut session.gpu,
+        &mut session,
         "a transfer from memory that is gone",
         &transfer,
     )?;
     let span = session.ram.alloc(BYTES)?;
     memory_works(&mut session, span, 2)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn table_under_load(trial: &mut Trial) -> Outcome {
@@ -242,7 +244,7 @@ fn table_under_load(trial: &mut Trial) -> Outcome {
         session.share_memory_table()?;
         session.gpu.finish(&tickets)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// A file of one MiB whose second half is memory at [`EXTRA`], and that memory's description.
@@ -283,7 +285,7 @@ fn table_with_offset(trial: &mut Trial) -> Outcome {
     session.vhost.set_mem_table(&table)?;
     session.vhost.barrier()?;
     half_works(&mut session, &fd, region)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn region_with_offset(trial: &mut Trial) -> Outcome {
@@ -292,7 +294,7 @@ fn region_with_offset(trial: &mut Trial) -> Outcome {
     session.vhost.add_mem_region(region, fd.as_fd())?;
     session.vhost.barrier()?;
     half_works(&mut session, &fd, region)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn entry_across_regions(trial: &mut Trial) -> Outcome {
@@ -304,7 +306,7 @@ fn entry_across_regions(trial: &mut Trial) -> Outcome {
     let mut session = with_picture(trial, &options)?;
     let span = Span::new(first + size - 5000, BYTES);
     memory_works(&mut session, span, 4)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// Adds a region by ADD_MEM_REG.
@@ -326,7 +328,7 @@ fn region_added(trial: &mut Trial) -> Outcome {
     add(&mut session, EXTRA, 1 << 20)?;
     let span = session.ram.alloc_above(BYTES, EXTRA)?;
     memory_works(&mut session, span, 1)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn buffers_in_added_region(trial: &mut Trial) -> Outcome {
@@ -341,8 +343,10 @@ fn buffers_in_added_region(trial: &mut Trial) -> Outcome {
     let ticket = session.gpu.control.track(head, vec![answer], Vec::new());
     session.gpu.control.kick()?;
     let response = session.gpu.control.wait(ticket)?;
-    equal("GET_DISPLAY_INFO", response.kind(), resp::OK_DISPLAY_INFO)?;
-    Trial::usable(&mut session)
+    let plain = session.gpu.call(&question, response::DISPLAY_INFO)?;
+    equal("response type", response.kind(), plain.kind())?;
+    check(response.written() >= response::HEADER, "no answer")?;
+    kit::works(&mut session)
 }
 
 fn region_removed(trial: &mut Trial) -> Outcome {
@@ -354,21 +358,21 @@ fn region_removed(trial: &mut Trial) -> Outcome {
         remove(&mut session, EXTRA)?;
         let transfer = request::transfer_to_host_2d(1, ALL, 0);
         refused(
-            &mut session.gpu,
+            &mut session,
             "a transfer from memory that is gone",
             &transfer,
         )?;
         let attach = request::attach_backing(1, &[span.into()]);
         session.gpu.detach_backing(1)?;
-        if succeeds(&mut session.gpu, "RESOURCE_ATTACH_BACKING of it", &attach)? {
-            refused(&mut session.gpu, "a transfer from it", &transfer)?;
+        if succeeds(&mut session, "RESOURCE_ATTACH_BACKING of it", &attach)? {
+            refused(&mut session, "a transfer from it", &transfer)?;
             session.gpu.detach_backing(1)?;
         }
         let span = session.ram.alloc(BYTES)?;
         session.gpu.attach_backing(1, &[span])?;
         memory_works(&mut session, span, 10 + seed)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn many_slots(trial: &mut Trial) -> Outcome {
@@ -397,7 +401,7 @@ fn many_slots(trial: &mut Trial) -> Outcome {
         attach(&mut session, Span::new(addr(n), BYTES))?;
         transfer_shows(&mut session, &noise(n, BYTES))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// A refusal, or a closed connection, which exceptional circumstances allow; the device then must
@@ -426,7 +430,7 @@ fn unknown_region(trial: &mut Trial) -> Outcome {
     }
     let span = session.ram.alloc(BYTES)?;
     memory_works(&mut session, span, 1)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn offset_is_ignored(trial: &mut Trial) -> Outcome {
@@ -443,11 +447,11 @@ fn offset_is_ignored(trial: &mut Trial) -> Outcome {
     session.vhost.barrier()?;
     let transfer = request::transfer_to_host_2d(1, ALL, 0);
     refused(
-        &mut session.gpu,
+        &mut session,
         "a transfer from memory that is gone",
         &transfer,
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn blob_without_memory(trial: &mut Trial) -> Outcome {
@@ -459,10 +463,10 @@ fn blob_without_memory(trial: &mut Trial) -> Outcome {
     session.gpu.flush(2, ALL)?;
     remove(&mut session, EXTRA)?;
     let flush = request::flush(2, ALL);
-    refused(&mut session.gpu, "a flush of memory that is gone", &flush)?;
+    refused(&mut session, "a flush of memory that is gone", &flush)?;
     session.gpu.unref(2)?;
     session.gpu.set_scanout(0, 1, ALL)?;
     let span = session.ram.alloc(BYTES)?;
     memory_works(&mut session, span, 3)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

@@ -1,6 +1,6 @@
 //! The memory-type extension: who may use it, what it says, and that the guest is told the same.
 
-use super::kit::{host_blobs, need_cross_domain, refused, succeeds, with_host_blobs};
+use super::kit::{self, host_blobs, need_cross_domain, refused, succeeds, with_host_blobs};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::PAGE;
@@ -116,7 +116,7 @@ fn not_acknowledged(trial: &mut Trial) -> Outcome {
     for (flags, _) in map_all(&mut session, &context)? {
         check(flags & !1 == 0, format_args!("flags {flags:#x}"))?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn same_type_for_both(trial: &mut Trial) -> Outcome {
@@ -136,7 +136,7 @@ fn same_type_for_both(trial: &mut Trial) -> Outcome {
             format_args!("no type in the request, and the guest was told {map_info:#x}"),
         )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn refused_type(trial: &mut Trial) -> Outcome {
@@ -145,14 +145,10 @@ fn refused_type(trial: &mut Trial) -> Outcome {
     context.create_blob(&mut session.gpu, 200, &info)?;
     session.shmem().script(&[Ack::Refuse(95)]);
     let map = request::map_blob(200, 0);
-    refused(
-        &mut session.gpu,
-        "MAP_BLOB that the front-end refused",
-        &map,
-    )?;
+    refused(&mut session, "MAP_BLOB that the front-end refused", &map)?;
     equal("mapped after a refusal", session.shmem().mapped(), vec![])?;
     session.gpu.map_blob(200, PAGE)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn acknowledged_alone(trial: &mut Trial) -> Outcome {
@@ -168,15 +164,15 @@ fn acknowledged_alone(trial: &mut Trial) -> Outcome {
     let context = ImageContext::new(&mut session.gpu, 1, 100)?;
     let info = context.image(&mut session.gpu, ImageRequest::xrgb(64, 64))?;
     let create = context.blob_request(200, &info);
-    if succeeds(&mut session.gpu, "RESOURCE_CREATE_BLOB", &create)? {
+    if succeeds(&mut session, "RESOURCE_CREATE_BLOB", &create)? {
         // Mapped without knowing whether it was, or not at all; but without a type.
         succeeds(
-            &mut session.gpu,
+            &mut session,
             "RESOURCE_MAP_BLOB",
             &request::map_blob(200, 0),
         )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn unmap_has_none(trial: &mut Trial) -> Outcome {
@@ -191,5 +187,5 @@ fn unmap_has_none(trial: &mut Trial) -> Outcome {
         last.map(|request| request.flags & !1),
         Some(0),
     )?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

@@ -1,6 +1,6 @@
 //! One front-end after the other. A back-end may also end with its first: then these are skipped.
 
-use super::kit::{host_blobs, need_cross_domain, plain, refused, with_host_blobs};
+use super::kit::{self, host_blobs, need_cross_domain, plain, refused, with_host_blobs};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check};
 use crate::conform::trial::Trial;
 use crate::frontend::message::feature;
@@ -133,10 +133,10 @@ fn show(session: &mut Session, seed: u64) -> Outcome {
 }
 
 fn second_is_served(trial: &mut Trial) -> Outcome {
-    show(&mut trial.start()?, 1)?;
+    kit::begin(show(&mut trial.start()?, 1))?;
     let mut session = second(trial)?;
     show(&mut session, 2)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn resources_gone(trial: &mut Trial) -> Outcome {
@@ -150,26 +150,18 @@ fn resources_gone(trial: &mut Trial) -> Outcome {
     drop(first);
     let mut session = second(trial)?;
     let flush = request::flush(1, Rect::sized(16, 16));
-    refused(
-        &mut session.gpu,
-        "a flush of the first one's resource",
-        &flush,
-    )?;
+    refused(&mut session, "a flush of the first one's resource", &flush)?;
     if has_blobs {
         let scanout = request::set_scanout_blob(plain(2, 64, 64));
-        refused(
-            &mut session.gpu,
-            "a scanout of the first one's blob",
-            &scanout,
-        )?;
+        refused(&mut session, "a scanout of the first one's blob", &scanout)?;
     }
     session.gpu.create_2d(1, BGRX, 16, 16)?;
     session.gpu.create_2d(2, BGRX, 16, 16)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn pictures(trial: &mut Trial) -> Outcome {
-    show(&mut trial.start()?, 1)?;
+    kit::begin(show(&mut trial.start()?, 1))?;
     let mut session = second(trial)?;
     let resource = session.gpu.create_picture(1, BGRX, 64, 64)?;
     session.gpu.set_scanout(0, 1, resource.rect())?;
@@ -187,10 +179,11 @@ fn pictures(trial: &mut Trial) -> Outcome {
             .is_some_and(|scanout| scanout.picture == old)
     });
     check(!seen, "the second front-end sees the first one's picture")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn leaves_at_work(trial: &mut Trial) -> Outcome {
+    kit::begin(show(&mut trial.start()?, 99))?;
     for _ in 0..3 {
         let mut first = second(trial)?;
         let resource = first.gpu.create_picture(1, BGRX, 256, 256)?;
@@ -205,7 +198,7 @@ fn leaves_at_work(trial: &mut Trial) -> Outcome {
     }
     let mut session = second(trial)?;
     show(&mut session, 4)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// Says the first `steps` of what a front-end says at its bring-up.
@@ -229,13 +222,14 @@ fn bring_up(vhost: &mut VhostUser, steps: u32) -> Result<(), Error> {
 }
 
 fn leaves_in_bring_up(trial: &mut Trial) -> Outcome {
+    kit::begin(show(&mut trial.start()?, 99))?;
     for steps in 1..5 {
         let mut vhost = connect(trial)?;
         bring_up(&mut vhost, steps)?;
     }
     let mut session = second(trial)?;
     show(&mut session, 5)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn leaves_in_a_message(trial: &mut Trial) -> Outcome {
@@ -246,16 +240,16 @@ fn leaves_in_a_message(trial: &mut Trial) -> Outcome {
     drop(vhost);
     let mut session = second(trial)?;
     show(&mut session, 6)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn fewer_features(trial: &mut Trial) -> Outcome {
-    show(&mut trial.start()?, 1)?;
+    kit::begin(show(&mut trial.start()?, 1))?;
     let mut options = SessionOptions::default();
     options.features = feature::VERSION_1 | feature::PROTOCOL_FEATURES;
     let mut session = next(trial, &options)?;
     show(&mut session, 2)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 /// Makes image blob 200 in context 1 and maps it at the beginning of the region.
@@ -280,20 +274,21 @@ fn mappings_gone(trial: &mut Trial) -> Outcome {
     session.shmem().require_seals(false);
     let context = ImageContext::new(&mut session.gpu, 1, 100)?;
     map_at_zero(&mut session, &context)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn ten_in_a_row(trial: &mut Trial) -> Outcome {
+    kit::begin(show(&mut trial.start()?, 99))?;
     for seed in 0..10 {
         let mut session = second(trial)?;
         show(&mut session, seed)?;
-        Trial::usable(&mut session)?;
+        kit::works(&mut session)?;
     }
     Ok(())
 }
 
 fn other_order(trial: &mut Trial) -> Outcome {
-    show(&mut trial.start()?, 1)?;
+    kit::begin(show(&mut trial.start()?, 1))?;
     let options = SessionOptions {
         profile: Profile::Crosvm,
         ..SessionOptions::default()
@@ -302,5 +297,5 @@ fn other_order(trial: &mut Trial) -> Outcome {
     show(&mut session, 2)?;
     // The queues are those of this front-end.
     session.gpu.move_cursor(request::Cursor::default())?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }

@@ -143,7 +143,7 @@ fn show(session: &mut Session, seed: u64) -> Outcome {
 fn is_there(session: &mut Session, id: u32) -> Outcome {
     let taken = request::create_2d(id, BGRX, 8, 8);
     refused(
-        &mut session.gpu,
+        session,
         "RESOURCE_CREATE_2D of an id that must be taken",
         &taken,
     )
@@ -157,17 +157,19 @@ fn resources_gone(trial: &mut Trial) -> Outcome {
     for id in [1, 2] {
         let flush = request::flush(id, Rect::sized(16, 16));
         refused(
-            &mut session.gpu,
+            &mut session,
             &format!("a flush of old resource {id}"),
             &flush,
         )?;
         session.gpu.create_2d(id, BGRX, 16, 16)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn works_anew(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
+    kit::begin(show(&mut session, 98))?;
+    session.reset_device()?;
     for seed in 0..10 {
         show(&mut session, seed)?;
         let cursor = session.gpu.create_picture(2, BGRA, 64, 64)?;
@@ -179,18 +181,18 @@ fn works_anew(trial: &mut Trial) -> Outcome {
         session.reset_device()?;
     }
     show(&mut session, 99)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn scanouts_gone(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    show(&mut session, 1)?;
+    kit::begin(show(&mut session, 1))?;
     session.reset_device()?;
     // The same id, but on no scanout.
     let resource = session.gpu.create_picture(1, BGRX, 64, 64)?;
     let raw = noise(2, resource.len());
     session.gpu.show(&resource, &raw)?;
-    session.gpu.display_info()?;
+    kit::answers(&mut session)?;
     std::thread::sleep(Duration::from_millis(40));
     let unseen = Picture::of(BGRX, 64, 64, &raw);
     let seen = session.display().with(|state| {
@@ -199,7 +201,7 @@ fn scanouts_gone(trial: &mut Trial) -> Outcome {
             .is_some_and(|scanout| scanout.picture == unseen)
     });
     check(!seen, "a flush showed what is on no scanout")?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn contexts_gone(trial: &mut Trial) -> Outcome {
@@ -209,9 +211,9 @@ fn contexts_gone(trial: &mut Trial) -> Outcome {
         session.gpu.create_context(1, capset)?;
         session.reset_device()?;
         let submit = request::submit_3d(1, &[]);
-        refused(&mut session.gpu, "SUBMIT_3D in an old context", &submit)?;
+        refused(&mut session, "SUBMIT_3D in an old context", &submit)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn blobs_gone(trial: &mut Trial) -> Outcome {
@@ -222,13 +224,9 @@ fn blobs_gone(trial: &mut Trial) -> Outcome {
         session.gpu.set_scanout_blob(kit::plain(1, 64, 64))?;
         session.reset_device()?;
         let scanout = request::set_scanout_blob(kit::plain(1, 64, 64));
-        refused(
-            &mut session.gpu,
-            "SET_SCANOUT_BLOB of an old blob",
-            &scanout,
-        )?;
+        refused(&mut session, "SET_SCANOUT_BLOB of an old blob", &scanout)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn in_flight_at_reset(trial: &mut Trial) -> Outcome {
@@ -240,9 +238,9 @@ fn in_flight_at_reset(trial: &mut Trial) -> Outcome {
         session.gpu.control.kick()?;
         // Some are done by now. A completion of the others on the new ring is found out below.
         session.reset_device()?;
-        session.gpu.display_info()?;
+        kit::answers(&mut session)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn memory_is_given_back(trial: &mut Trial) -> Outcome {
@@ -262,12 +260,12 @@ fn memory_is_given_back(trial: &mut Trial) -> Outcome {
         equal(&format!("resources in round {round}"), made, first)?;
         session.reset_device()?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn control_queue(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    show(&mut session, 1)?;
+    kit::begin(show(&mut session, 1))?;
     for _ in 0..3 {
         session.reset_queue(0)?;
         is_there(&mut session, 1)?;
@@ -275,12 +273,12 @@ fn control_queue(trial: &mut Trial) -> Outcome {
     }
     let expected = Picture::of(BGRX, 64, 64, &noise(1, 4 * 64 * 64));
     session.display().wait_picture(0, &expected)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn cursor_queue(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    show(&mut session, 1)?;
+    kit::begin(show(&mut session, 1))?;
     for x in 0..3 {
         session.gpu.move_cursor(Cursor {
             x,
@@ -293,21 +291,27 @@ fn cursor_queue(trial: &mut Trial) -> Outcome {
         })?;
         is_there(&mut session, 1)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn pause_and_resume(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    let resource = session.gpu.create_picture(1, BGRX, 64, 64)?;
-    session.gpu.set_scanout(0, 1, resource.rect())?;
+    kit::begin(show(&mut session, 99))?;
+    let backing = session.ram.alloc(4 * 64 * 64)?;
+    session.gpu.detach_backing(1)?;
+    session.gpu.attach_backing(1, &[backing])?;
+    let all = Rect::sized(64, 64);
     for seed in 0..5 {
         session.pause_and_resume()?;
-        let raw = noise(seed, resource.len());
-        session.gpu.show(&resource, &raw)?;
+        // The resource, its backing and its scanout are those of before.
+        let raw = noise(seed, backing.len as usize);
+        session.ram.write(backing.addr, &raw)?;
+        session.gpu.transfer(1, all, 0)?;
+        session.gpu.flush(1, all)?;
         let expected = Picture::of(BGRX, 64, 64, &raw);
         session.display().wait_picture(0, &expected)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn vring_base(trial: &mut Trial) -> Outcome {
@@ -315,7 +319,7 @@ fn vring_base(trial: &mut Trial) -> Outcome {
     equal("base of the cursor ring", session.stop_queue(1)?, 0)?;
     session.start_queue(1, 0)?;
     for _ in 0..7 {
-        session.gpu.display_info()?;
+        kit::answers(&mut session)?;
     }
     for _ in 0..3 {
         session.gpu.move_cursor(Cursor::default())?;
@@ -324,19 +328,16 @@ fn vring_base(trial: &mut Trial) -> Outcome {
     equal("base of the cursor ring", session.stop_queue(1)?, 3)?;
     session.start_queue(0, 7)?;
     session.start_queue(1, 3)?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn stopped_ring(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    session.gpu.display_info()?;
+    kit::answers(&mut session)?;
     for _ in 0..3 {
         let base = session.stop_queue(0)?;
-        let question = request::get_display_info();
-        let ticket = session
-            .gpu
-            .control
-            .submit(&question, response::DISPLAY_INFO)?;
+        let question = request::unref(99);
+        let ticket = session.gpu.control.submit(&question, response::HEADER)?;
         session.gpu.control.ring().kick_always()?;
         session
             .gpu
@@ -346,9 +347,12 @@ fn stopped_ring(trial: &mut Trial) -> Outcome {
         session.start_queue(0, base)?;
         session.gpu.control.ring().kick_always()?;
         let answer = session.gpu.control.wait(ticket)?;
-        equal("GET_DISPLAY_INFO", answer.kind(), resp::OK_DISPLAY_INFO)?;
+        check(
+            answer.written() == response::HEADER,
+            "no answer to what was queued",
+        )?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn disabled_ring(trial: &mut Trial) -> Outcome {
@@ -358,14 +362,14 @@ fn disabled_ring(trial: &mut Trial) -> Outcome {
         session.vhost.barrier()?;
         session.vhost.set_vring_enable(0, true)?;
         session.vhost.barrier()?;
-        session.gpu.display_info()?;
+        kit::answers(&mut session)?;
     }
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
 
 fn other_queue_runs(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    session.gpu.display_info()?;
+    kit::answers(&mut session)?;
     session.gpu.move_cursor(Cursor::default())?;
     let base = session.stop_queue(0)?;
     for x in 0..5 {
@@ -377,9 +381,9 @@ fn other_queue_runs(trial: &mut Trial) -> Outcome {
     session.start_queue(0, base)?;
     let base = session.stop_queue(1)?;
     for _ in 0..5 {
-        session.gpu.display_info()?;
+        kit::answers(&mut session)?;
     }
     session.start_queue(1, base)?;
     session.gpu.move_cursor(Cursor::default())?;
-    Trial::usable(&mut session)
+    kit::works(&mut session)
 }
