@@ -22,6 +22,8 @@ use super::message::{
 
 /// Most file descriptors one message may carry here (the specification's limit for a memory table).
 const MAX_FDS: usize = 8;
+/// Most bytes a payload may have here; the longest that is defined, GET_SHMEM_CONFIG's, has 2056.
+const MAX_PAYLOAD: u32 = 1 << 16;
 
 /// A connected front-end.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl VhostUser {
     /// Sends any bytes at all.
     ///
     /// # Errors
-    /// [`Error::Io`] if the socket does not take them.
+    /// [`Error::Closed`], or [`Error::Io`] if the socket does not take them.
     pub fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -91,6 +93,9 @@ impl VhostUser {
             match rustix::net::sendmsg(&self.stream, &part, &mut control, SendFlags::NOSIGNAL) {
                 Ok(count) => sent += count,
                 Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
+                    return Err(Error::Closed("sending a vhost-user message".to_owned()));
+                }
                 Err(error) => return Err(Error::io("send a vhost-user message", error)),
             }
             control.clear();
@@ -117,6 +122,11 @@ impl VhostUser {
         let mut head = [0; Header::SIZE];
         self.read_exact(&mut head, &mut fds, &deadline, awaited)?;
         let header = Header::from_bytes(head);
+        if header.size > MAX_PAYLOAD {
+            let size = header.size;
+            let what = format!("{size} bytes are announced while waiting for {awaited}");
+            return Err(Error::Protocol(what));
+        }
         let mut payload = vec![0; header.size as usize];
         self.read_exact(&mut payload, &mut fds, &deadline, awaited)?;
         Ok((header, payload, fds))

@@ -245,7 +245,7 @@ impl DisplayServer {
 
     /// Broken rules of the display protocol so far.
     pub fn violations(&self) -> Vec<String> {
-        self.with(|state| state.violations.clone())
+        self.with(|state| [&state.violations[..], &state.stray_flags].concat())
     }
 }
 
