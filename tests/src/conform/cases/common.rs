@@ -170,7 +170,7 @@ pub(super) fn displays(trial: &mut Trial, count: u32) -> Result<Session, Stop> {
             "the back-end has {have} scanouts, {count} are needed"
         )));
     }
-    Ok(trial.session(&SessionOptions::with_display(side_by_side(count)))?)
+    trial.session(&SessionOptions::with_display(side_by_side(count)))
 }
 
 /// The configuration of such displays.
