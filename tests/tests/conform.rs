@@ -14,6 +14,9 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "conform/fake.rs"]
+mod fake;
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
