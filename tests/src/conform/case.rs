@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::probe::{Probe, feature_names, protocol_names};
 use super::trial::Trial;
 use crate::frontend::Error;
 use crate::frontend::message::{feature, protocol};
@@ -205,6 +206,20 @@ impl Needs {
         Self {
             features: self.features | other.features,
             protocol_features: self.protocol_features | other.protocol_features,
+        }
+    }
+
+    /// What of it a back-end does not offer, in words; nothing if it offers all.
+    #[must_use]
+    pub fn missing(self, offered: &Probe) -> Option<String> {
+        let mut names = feature_names(self.features & !offered.features);
+        names.extend(protocol_names(
+            self.protocol_features & !offered.protocol_features,
+        ));
+        match names.as_slice() {
+            [] => None,
+            [one] => Some(format!("{one} is not offered")),
+            many => Some(format!("{} are not offered", many.join(", "))),
         }
     }
 }

@@ -298,7 +298,7 @@ impl Drop for Daemon {
 }
 
 /// Whether a socket file has a listener, without connecting to it (a connection would be served).
-fn is_listening(path: &Path) -> bool {
+pub(crate) fn is_listening(path: &Path) -> bool {
     let Ok(table) = std::fs::read_to_string("/proc/net/unix") else {
         return path.exists();
     };

@@ -22,6 +22,8 @@ use super::message::{
 
 /// Most file descriptors one message may carry here (the specification's limit for a memory table).
 const MAX_FDS: usize = 8;
+/// Most bytes a payload may have here; the longest that is defined, GET_SHMEM_CONFIG's, has 2056.
+const MAX_PAYLOAD: u32 = 1 << 16;
 
 /// A connected front-end.
 #[derive(Debug)]
@@ -117,6 +119,11 @@ impl VhostUser {
         let mut head = [0; Header::SIZE];
         self.read_exact(&mut head, &mut fds, &deadline, awaited)?;
         let header = Header::from_bytes(head);
+        if header.size > MAX_PAYLOAD {
+            let size = header.size;
+            let what = format!("{size} bytes are announced while waiting for {awaited}");
+            return Err(Error::Protocol(what));
+        }
         let mut payload = vec![0; header.size as usize];
         self.read_exact(&mut payload, &mut fds, &deadline, awaited)?;
         Ok((header, payload, fds))

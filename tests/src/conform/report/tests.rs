@@ -1,0 +1,111 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::conform::cases;
+use crate::conform::probe::Probe;
+use crate::conform::run::{Finding, Run, Verdict};
+use crate::conform::sentences;
+use crate::conform::target::{Kind, Target};
+
+/// Two back-ends: one that passes everything, one that fails the first case and skips the second.
+fn runs() -> Vec<Run> {
+    let cases = cases::all();
+    let run = |name: &str, verdict: fn(usize) -> Verdict| Run {
+        target: Target {
+            name: name.to_owned(),
+            kind: Kind::Socket(PathBuf::from("/run/x.sock")),
+        },
+        probe: Probe {
+            features: 1 << 32,
+            protocol_features: 1 << 9,
+            config: None,
+        },
+        findings: cases
+            .iter()
+            .enumerate()
+            .map(|(at, case)| Finding {
+                case: *case,
+                verdict: verdict(at),
+                took: Duration::from_millis(3),
+            })
+            .collect(),
+    };
+    let mixed = |at| match at {
+        0 => Verdict::Fail("1 < 2 & \"so\"\u{1}".to_owned()),
+        1 => Verdict::Skip("EDID is not offered".to_owned()),
+        _ => Verdict::Pass,
+    };
+    vec![run("good", |_| Verdict::Pass), run("bad", mixed)]
+}
+
+#[test]
+fn json_counts_and_names_what_came_out() {
+    let report: serde_json::Value = serde_json::from_str(&json(&runs())).unwrap();
+    let bad = &report["backends"][1];
+    assert_eq!(bad["name"], "bad");
+    assert_eq!((&bad["failed"], &bad["skipped"]), (&1.into(), &1.into()));
+    assert_eq!(bad["offers"][0], "VERSION_1");
+    let first = &bad["cases"][0];
+    assert_eq!(first["id"], cases::all()[0].id());
+    assert_eq!(first["verdict"], "FAIL");
+    assert_eq!(first["reason"], "1 < 2 & \"so\"\u{1}");
+}
+
+#[test]
+fn junit_is_escaped_and_counted() {
+    let xml = junit(&runs());
+    let all = cases::all().len();
+    let suite = format!(
+        "<testsuite name=\"bad\" tests=\"{all}\" failures=\"1\" errors=\"0\" skipped=\"1\""
+    );
+    assert!(xml.contains(&suite), "{xml}");
+    assert!(
+        xml.contains("<failure message=\"1 &lt; 2 &amp; &quot;so&quot;\u{fffd}\"/>"),
+        "{xml}"
+    );
+    assert_eq!(xml.matches("<testcase ").count(), 2 * all);
+    assert_eq!(
+        xml.matches("<testcase ").count(),
+        xml.matches("/>\n").count()
+    );
+}
+
+#[test]
+fn html_has_each_case_on_each_back_end_and_each_sentence() {
+    let (cases, sentences) = (cases::all(), sentences::all());
+    let page = html(&runs(), &cases, &sentences, "today");
+    assert_eq!(
+        page.matches("<td class=\"PASS\">PASS</td>").count(),
+        2 * cases.len() - 2
+    );
+    assert!(page.contains("title=\"1 &lt; 2 &amp; &quot;so&quot;\u{fffd}\""));
+    assert!(page.contains("EDID is not offered"));
+    for sentence in &sentences {
+        assert!(page.contains(&format!("<td class=\"id\">{}</td>", sentence.id)));
+    }
+    for open in ["table", "tr", "td", "th", "details", "div", "span"] {
+        let opened =
+            page.matches(&format!("<{open}")).count() - page.matches(&format!("<{open}er")).count();
+        let closed = page.matches(&format!("</{open}>")).count();
+        // <thead> and the like are not used, so that a prefix is the element itself.
+        assert_eq!(opened, closed, "<{open}>");
+    }
+    assert!(
+        !page.contains("http://") && !page.contains("https://"),
+        "nothing from elsewhere"
+    );
+}
+
+#[test]
+fn dates_are_those_of_the_calendar() {
+    for (seconds, expected) in [
+        (0, "1970-01-01"),
+        (951_782_400, "2000-02-29"),
+        (1_798_761_599, "2026-12-31"),
+        (1_798_761_600, "2027-01-01"),
+    ] {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(date(time), expected);
+    }
+}
