@@ -20,6 +20,9 @@ pub const SOCKET: &str = "{socket}";
 /// Lines of standard error that are kept; some back-ends write one for each bad command.
 const KEPT_LINES: usize = 200;
 
+/// How long a back-end is watched after its front-end has gone, for one that dies of that.
+const LAST_GASP: Duration = Duration::from_millis(10);
+
 /// A back-end to test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -249,6 +252,9 @@ impl Process {
     }
 
     fn death(&mut self, passed: bool) -> Option<String> {
+        if self.status().is_none() {
+            std::thread::sleep(LAST_GASP);
+        }
         if let Some(status) = self.status().filter(|_| !self.killed) {
             // 128 and more is what a shell makes of a signal.
             let signal = status.signal().is_some() || status.code().is_some_and(|code| code > 128);

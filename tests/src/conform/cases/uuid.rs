@@ -1,46 +1,121 @@
 //! RESOURCE_ASSIGN_UUID.
 
+use super::common::{refused, whole};
 use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::message::feature;
 use crate::frontend::request;
-use crate::frontend::response::resp;
+use crate::frontend::response::{self, resp};
+
+const fn case(
+    number: u32,
+    name: &'static str,
+    sentences: &'static [&'static str],
+    run: fn(&mut Trial) -> Outcome,
+) -> Case {
+    Case {
+        group: Group::Uuid,
+        number,
+        name,
+        sentences,
+        needs: Needs::features(feature::RESOURCE_UUID),
+        run,
+    }
+}
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    Case {
-        group: Group::Uuid,
-        number: 1,
-        name: "a resource keeps the UUID that it was given first",
-        sentences: &["gpu-uuid-1"],
-        needs: Needs::features(feature::RESOURCE_UUID),
-        run: same_uuid_each_time,
-    },
-    Case {
-        group: Group::Uuid,
-        number: 2,
-        name: "a UUID for a resource that is not there is refused",
-        sentences: &[],
-        needs: Needs::features(feature::RESOURCE_UUID),
-        run: unknown_resource,
-    },
+    case(
+        1,
+        "a resource keeps the UUID that it was given first",
+        &["gpu-uuid-1"],
+        same_uuid_each_time,
+    ),
+    case(
+        2,
+        "a UUID for a resource that is not there is refused",
+        &["gpu-header-3"],
+        unknown_resource,
+    ),
+    case(
+        3,
+        "the answer is RESP_OK_RESOURCE_UUID with 16 bytes",
+        &["gpu-uuid-1", "gpu-header-2"],
+        layout,
+    ),
+    case(
+        4,
+        "resources have different UUIDs",
+        &["gpu-uuid-1"],
+        all_different,
+    ),
+    case(
+        5,
+        "a new resource does not get the UUID of a destroyed one",
+        &["gpu-uuid-1"],
+        not_inherited,
+    ),
 ];
 
 fn same_uuid_each_time(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
     session.gpu.create_2d(1, 2, 16, 16)?;
-    session.gpu.create_2d(2, 2, 16, 16)?;
     let first = session.gpu.assign_uuid(1)?;
     check(first != [0; 16], "the UUID is all zeros")?;
-    let other = session.gpu.assign_uuid(2)?;
-    check(first != other, "two resources have the same UUID")?;
+    session.gpu.create_2d(2, 2, 16, 16)?;
+    session.gpu.assign_uuid(2)?;
     equal("UUID at the second ask", session.gpu.assign_uuid(1)?, first)?;
     Trial::usable(&mut session)
 }
 
 fn unknown_resource(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    let answer = session.gpu.answer(&request::assign_uuid(7))?;
-    equal("answer", answer, resp::ERR_INVALID_RESOURCE_ID)?;
+    session.gpu.create_2d(1, 2, 16, 16)?;
+    for id in [0, 2, u32::MAX] {
+        let ask = request::assign_uuid(id);
+        refused(&mut session, &format!("a UUID for resource {id}"), &ask)?;
+    }
+    session.gpu.unref(1)?;
+    let ask = request::assign_uuid(1);
+    refused(&mut session, "a UUID for what was destroyed", &ask)?;
+    Trial::usable(&mut session)
+}
+
+fn layout(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    session.gpu.create_2d(1, 2, 16, 16)?;
+    let answer = session.gpu.call(&request::assign_uuid(1), 256)?;
+    whole(
+        "RESOURCE_ASSIGN_UUID",
+        &answer,
+        resp::OK_RESOURCE_UUID,
+        response::UUID,
+    )?;
+    Trial::usable(&mut session)
+}
+
+fn all_different(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    let mut seen = Vec::new();
+    for id in 1..=32 {
+        session.gpu.create_2d(id, 2, 16, 16)?;
+        let uuid = session.gpu.assign_uuid(id)?;
+        check(
+            !seen.contains(&uuid),
+            format_args!("resource {id} has the UUID of another"),
+        )?;
+        seen.push(uuid);
+    }
+    Trial::usable(&mut session)
+}
+
+fn not_inherited(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    session.gpu.create_2d(1, 2, 16, 16)?;
+    let first = session.gpu.assign_uuid(1)?;
+    session.gpu.unref(1)?;
+    session.gpu.create_2d(1, 2, 32, 32)?;
+    let second = session.gpu.assign_uuid(1)?;
+    check(second != first, "it is the same object to other devices")?;
     Trial::usable(&mut session)
 }

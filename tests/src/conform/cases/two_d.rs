@@ -1,0 +1,541 @@
+//! 2D resources, backing, transfers, flushes.
+
+use super::common::{Shown, answered, bad_rects, refused, settle};
+use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
+use crate::conform::trial::Trial;
+use crate::frontend::display::kind;
+use crate::frontend::memory::{PAGE, Span};
+use crate::frontend::pixels::{BGRX, Picture, Random, noise};
+use crate::frontend::request::{self, MemEntry};
+use crate::frontend::response::{HEADER, resp};
+use crate::frontend::{Rect, Session};
+
+const fn case(
+    number: u32,
+    name: &'static str,
+    sentences: &'static [&'static str],
+    run: fn(&mut Trial) -> Outcome,
+) -> Case {
+    Case {
+        group: Group::TwoD,
+        number,
+        name,
+        sentences,
+        needs: Needs::NOTHING,
+        run,
+    }
+}
+
+/// The cases of this group.
+pub(super) const CASES: &[Case] = &[
+    case(
+        1,
+        "a picture that is transferred and flushed is shown, pixel by pixel",
+        &[
+            "gpu-2d-1",
+            "gpu-2d-5",
+            "gpu-2d-6",
+            "gpu-fb-2",
+            "gpu-scanout-1",
+            "gpu-flush-1",
+            "vug-10",
+        ],
+        picture,
+    ),
+    case(
+        2,
+        "each step of it is answered RESP_OK_NODATA in 24 bytes",
+        &[
+            "gpu-header-1",
+            "gpu-header-2",
+            "gpu-2d-1",
+            "gpu-2d-4",
+            "gpu-2d-7",
+        ],
+        bare_answers,
+    ),
+    case(
+        3,
+        "a transfer of a rectangle changes that rectangle only",
+        &["gpu-2d-5", "gpu-2d-8"],
+        rectangles,
+    ),
+    case(
+        4,
+        "backing in scattered pages gives the same picture",
+        &["gpu-fb-1"],
+        scattered_pages,
+    ),
+    case(
+        5,
+        "backing in pieces of odd lengths gives the same picture",
+        &["gpu-fb-1"],
+        odd_pieces,
+    ),
+    case(
+        6,
+        "sizes that are no round numbers are shown exactly",
+        &["gpu-2d-1", "gpu-2d-5"],
+        odd_sizes,
+    ),
+    case(
+        7,
+        "what the guest writes is not shown before it is transferred",
+        &["gpu-fb-2"],
+        flush_alone,
+    ),
+    case(
+        8,
+        "transfers read the backing that was attached last",
+        &["gpu-2d-6", "gpu-2d-7"],
+        new_backing,
+    ),
+    case(
+        9,
+        "after DETACH_BACKING the old pages are not read any more",
+        &["gpu-2d-7"],
+        detached,
+    ),
+    case(
+        10,
+        "an id is free again after RESOURCE_UNREF",
+        &["gpu-2d-4"],
+        id_again,
+    ),
+    case(
+        11,
+        "commands for a resource that is not there are answered with an error",
+        &["gpu-header-3"],
+        unknown_ids,
+    ),
+    case(
+        12,
+        "resource id 0 is no resource",
+        &["gpu-header-3"],
+        id_zero,
+    ),
+    case(
+        13,
+        "an id in use is refused, and its resource keeps its pixels",
+        &["gpu-header-3"],
+        id_in_use,
+    ),
+    case(14, "the guest may choose any id", &["gpu-2d-3"], any_id),
+    case(
+        15,
+        "a transfer outside the resource is refused and changes nothing",
+        &["gpu-header-3"],
+        transfer_outside,
+    ),
+    case(
+        16,
+        "a flush outside the resource reaches nothing outside the scanout",
+        &[],
+        flush_outside,
+    ),
+    case(
+        17,
+        "a flush of a resource on no scanout is answered OK and shows nothing",
+        &["gpu-flush-1"],
+        flush_unshown,
+    ),
+    case(
+        18,
+        "64 resources keep their own pixels",
+        &["gpu-2d-1"],
+        many,
+    ),
+    case(
+        19,
+        "an offset beyond the backing brings nothing into the resource",
+        &[],
+        offset_beyond,
+    ),
+    case(
+        20,
+        "backing outside guest memory is never read",
+        &[],
+        backing_outside,
+    ),
+    case(
+        21,
+        "a resource may be destroyed with its backing attached and its scanout on",
+        &["gpu-2d-4"],
+        unref_shown,
+    ),
+];
+
+fn picture(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 320, 200)?;
+    for seed in 2..6 {
+        shown.paint(seed)?;
+    }
+    shown.finish()
+}
+
+fn bare_answers(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    let span = session.ram.alloc(4 * 64 * 64)?;
+    let rect = Rect::sized(64, 64);
+    for (name, request) in [
+        ("RESOURCE_CREATE_2D", request::create_2d(1, BGRX, 64, 64)),
+        (
+            "RESOURCE_ATTACH_BACKING",
+            request::attach_backing(1, &[span.into()]),
+        ),
+        ("SET_SCANOUT", request::set_scanout(0, 1, rect)),
+        (
+            "TRANSFER_TO_HOST_2D",
+            request::transfer_to_host_2d(1, rect, 0),
+        ),
+        ("RESOURCE_FLUSH", request::flush(1, rect)),
+        ("SET_SCANOUT", request::set_scanout(0, 0, Rect::default())),
+        ("RESOURCE_DETACH_BACKING", request::detach_backing(1)),
+        ("RESOURCE_UNREF", request::unref(1)),
+    ] {
+        let response = session.gpu.call(&request, 256)?;
+        super::common::whole(name, &response, resp::OK_NODATA, HEADER)?;
+        equal(&format!("{name}: flags"), response.flags(), 0)?;
+    }
+    Trial::usable(&mut session)
+}
+
+fn rectangles(trial: &mut Trial) -> Outcome {
+    let (width, height) = (100, 80);
+    let mut shown = Shown::new(trial, width, height)?;
+    let mut random = Random::new(7);
+    for seed in 0..12 {
+        let rect = random.rect(width, height);
+        let raw = noise(100 + seed, shown.resource.len());
+        shown
+            .session
+            .ram
+            .scatter(&shown.resource.backing, 0, &raw)?;
+        let offset = 4 * (u64::from(rect.y) * u64::from(width) + u64::from(rect.x));
+        shown.session.gpu.transfer(1, rect, offset)?;
+        shown.session.gpu.flush(1, shown.resource.rect())?;
+        shown
+            .picture
+            .copy_from(&Picture::of(BGRX, width, height, &raw), rect);
+        shown.session.display().wait_picture(0, &shown.picture)?;
+    }
+    shown.finish()
+}
+
+/// Shows noise through backing made of these pieces.
+fn through(session: &mut Session, pieces: &[Span], width: u32, height: u32) -> Outcome {
+    session.gpu.create_2d(1, BGRX, width, height)?;
+    session.gpu.attach_backing(1, pieces)?;
+    let rect = Rect::sized(width, height);
+    session.gpu.set_scanout(0, 1, rect)?;
+    let raw = noise(5, 4 * width as usize * height as usize);
+    session.ram.scatter(pieces, 0, &raw)?;
+    session.gpu.transfer(1, rect, 0)?;
+    session.gpu.flush(1, rect)?;
+    let expected = Picture::of(BGRX, width, height, &raw);
+    session.display().wait_picture(0, &expected)?;
+    Trial::usable(session)
+}
+
+fn scattered_pages(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    let (width, height) = (128, 96);
+    let pages = 4 * width as usize * height as usize / PAGE as usize;
+    let all = session.ram.alloc(2 * pages * PAGE as usize)?;
+    // Every other page, from the last to the first.
+    let pieces: Vec<_> = (0..pages as u64)
+        .rev()
+        .map(|at| Span::new(all.addr + 2 * at * PAGE, PAGE as usize))
+        .collect();
+    through(&mut session, &pieces, width, height)
+}
+
+fn odd_pieces(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    let (width, height) = (50, 40);
+    let mut left = 4 * width as usize * height as usize;
+    let mut pieces = Vec::new();
+    for len in [1, 3, 4, 7, 199, 201, 1000, 1, 64, 2].into_iter().cycle() {
+        let len = len.min(left);
+        let page = session.ram.alloc(2 * PAGE as usize)?;
+        pieces.push(Span::new(page.addr + 5, len));
+        left -= len;
+        if left == 0 {
+            break;
+        }
+    }
+    through(&mut session, &pieces, width, height)
+}
+
+fn odd_sizes(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    for (at, (width, height)) in [(1, 1), (3, 5), (257, 3), (1, 300), (1023, 2)]
+        .into_iter()
+        .enumerate()
+    {
+        let id = 1 + at as u32;
+        let resource = session.gpu.create_picture(id, BGRX, width, height)?;
+        session.gpu.set_scanout(0, id, resource.rect())?;
+        let raw = noise(u64::from(id), resource.len());
+        session.gpu.show(&resource, &raw)?;
+        let expected = Picture::of(BGRX, width, height, &raw);
+        session.display().wait_picture(0, &expected)?;
+    }
+    Trial::usable(&mut session)
+}
+
+fn flush_alone(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    let raw = noise(50, shown.resource.len());
+    shown
+        .session
+        .ram
+        .scatter(&shown.resource.backing, 0, &raw)?;
+    shown.session.gpu.flush(1, shown.resource.rect())?;
+    shown.finish()
+}
+
+fn new_backing(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    let old = shown.resource.backing.clone();
+    shown.session.gpu.detach_backing(1)?;
+    let fresh = vec![shown.session.ram.alloc(shown.resource.len())?];
+    shown.session.gpu.attach_backing(1, &fresh)?;
+    shown
+        .session
+        .ram
+        .scatter(&old, 0, &noise(51, shown.resource.len()))?;
+    shown.resource.backing = fresh;
+    shown.paint(52)?;
+    shown.finish()
+}
+
+fn detached(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    shown.session.gpu.detach_backing(1)?;
+    let raw = noise(53, shown.resource.len());
+    shown
+        .session
+        .ram
+        .scatter(&shown.resource.backing, 0, &raw)?;
+    // An error, or nothing to do: the specification leaves that open.
+    let transfer = request::transfer_to_host_2d(1, shown.resource.rect(), 0);
+    answered(&mut shown.session, "a transfer without backing", &transfer)?;
+    shown.session.gpu.flush(1, shown.resource.rect())?;
+    shown.still()?;
+    shown
+        .session
+        .gpu
+        .attach_backing(1, &shown.resource.backing)?;
+    shown.finish()
+}
+
+fn id_again(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    session.gpu.create_2d(1, BGRX, 16, 16)?;
+    session.gpu.unref(1)?;
+    refused(&mut session, "a second RESOURCE_UNREF", &request::unref(1))?;
+    Shown::on(session, 80, 60)?.finish()
+}
+
+/// Commands that need a resource of this id.
+fn needing(
+    session: &Session,
+    id: u32,
+) -> Result<Vec<(&'static str, request::RequestBytes)>, crate::frontend::Error> {
+    let rect = Rect::sized(8, 8);
+    let span = session.ram.alloc(4096)?;
+    Ok(vec![
+        ("RESOURCE_UNREF", request::unref(id)),
+        ("RESOURCE_FLUSH", request::flush(id, rect)),
+        (
+            "TRANSFER_TO_HOST_2D",
+            request::transfer_to_host_2d(id, rect, 0),
+        ),
+        (
+            "RESOURCE_ATTACH_BACKING",
+            request::attach_backing(id, &[span.into()]),
+        ),
+        ("RESOURCE_DETACH_BACKING", request::detach_backing(id)),
+    ])
+}
+
+fn unknown_ids(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    for id in [2, 0x7fff_ffff, u32::MAX] {
+        let mut requests = needing(&shown.session, id)?;
+        requests.push((
+            "SET_SCANOUT",
+            request::set_scanout(0, id, Rect::sized(8, 8)),
+        ));
+        for (name, request) in requests {
+            refused(
+                &mut shown.session,
+                &format!("{name} of resource {id}"),
+                &request,
+            )?;
+        }
+    }
+    shown.finish()
+}
+
+fn id_zero(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    let create = request::create_2d(0, BGRX, 8, 8);
+    refused(
+        &mut shown.session,
+        "RESOURCE_CREATE_2D of resource 0",
+        &create,
+    )?;
+    for (name, request) in needing(&shown.session, 0)? {
+        refused(
+            &mut shown.session,
+            &format!("{name} of resource 0"),
+            &request,
+        )?;
+    }
+    shown.finish()
+}
+
+fn id_in_use(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    let again = request::create_2d(1, BGRX, 8, 8);
+    refused(
+        &mut shown.session,
+        "RESOURCE_CREATE_2D of an id in use",
+        &again,
+    )?;
+    shown.session.gpu.flush(1, shown.resource.rect())?;
+    shown.finish()
+}
+
+fn any_id(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    for id in [1, 2, 0x10000, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
+        let resource = session.gpu.create_picture(id, BGRX, 16, 16)?;
+        session.gpu.set_scanout(0, id, resource.rect())?;
+        let raw = noise(u64::from(id), resource.len());
+        session.gpu.show(&resource, &raw)?;
+        let expected = Picture::of(BGRX, 16, 16, &raw);
+        session.display().wait_picture(0, &expected)?;
+    }
+    Trial::usable(&mut session)
+}
+
+fn transfer_outside(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    let raw = noise(54, shown.resource.len());
+    shown
+        .session
+        .ram
+        .scatter(&shown.resource.backing, 0, &raw)?;
+    for rect in bad_rects(64, 64) {
+        let transfer = request::transfer_to_host_2d(1, rect, 0);
+        refused(&mut shown.session, &format!("{rect:?}"), &transfer)?;
+    }
+    shown.session.gpu.flush(1, shown.resource.rect())?;
+    shown.finish()
+}
+
+fn flush_outside(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    for rect in bad_rects(64, 64) {
+        let flush = request::flush(1, rect);
+        answered(&mut shown.session, &format!("{rect:?}"), &flush)?;
+    }
+    shown.finish()
+}
+
+fn flush_unshown(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    let hidden = shown.session.gpu.create_picture(2, BGRX, 64, 64)?;
+    settle(&mut shown.session)?;
+    let before = shown.session.display().count(kind::UPDATE);
+    let raw = noise(55, hidden.len());
+    shown.session.gpu.show(&hidden, &raw)?;
+    shown.still()?;
+    let after = shown.session.display().count(kind::UPDATE);
+    equal("updates of the display", after, before)?;
+    shown.finish()
+}
+
+fn many(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    let mut all = Vec::new();
+    for id in 1..=64 {
+        let resource = session.gpu.create_picture(id, BGRX, 20, 10)?;
+        let raw = noise(u64::from(id), resource.len());
+        session.gpu.paint(&resource, &raw)?;
+        all.push((id, Picture::of(BGRX, 20, 10, &raw)));
+    }
+    for (id, picture) in all {
+        let rect = Rect::sized(20, 10);
+        session.gpu.set_scanout(0, id, rect)?;
+        session.gpu.flush(id, rect)?;
+        session.display().wait_picture(0, &picture)?;
+    }
+    Trial::usable(&mut session)
+}
+
+fn offset_beyond(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    let raw = noise(56, shown.resource.len());
+    shown
+        .session
+        .ram
+        .scatter(&shown.resource.backing, 0, &raw)?;
+    let len = shown.resource.len() as u64;
+    for offset in [len, len + 4, 1 << 31, 1 << 32, u64::MAX - 3, u64::MAX] {
+        let transfer = request::transfer_to_host_2d(1, shown.resource.rect(), offset);
+        answered(
+            &mut shown.session,
+            &format!("offset {offset:#x}"),
+            &transfer,
+        )?;
+    }
+    shown.session.gpu.flush(1, shown.resource.rect())?;
+    shown.finish()
+}
+
+fn backing_outside(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    shown.session.gpu.create_2d(2, BGRX, 64, 64)?;
+    let good = shown.session.ram.alloc(PAGE as usize)?;
+    for (addr, len) in [
+        (0, 64 * 64 * 4),
+        (u64::MAX, 1),
+        (u64::MAX - 4095, 4096),
+        (1 << 63, 64 * 64 * 4),
+        (u64::MAX, u32::MAX),
+        (0x10_0000, u32::MAX),
+    ] {
+        let entries = [MemEntry::from(good), MemEntry { addr, len }];
+        let attach = request::attach_backing(2, &entries);
+        let what = format!("backing of {len} bytes at {addr:#x}");
+        let kind = answered(&mut shown.session, &what, &attach)?;
+        let transfer = request::transfer_to_host_2d(2, Rect::sized(64, 64), 0);
+        answered(
+            &mut shown.session,
+            &format!("{what}, transferred"),
+            &transfer,
+        )?;
+        if kind == resp::OK_NODATA {
+            shown.session.gpu.detach_backing(2)?;
+        }
+    }
+    shown.finish()
+}
+
+fn unref_shown(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    shown.session.gpu.unref(1)?;
+    let flush = request::flush(1, shown.resource.rect());
+    refused(
+        &mut shown.session,
+        "RESOURCE_FLUSH of what was destroyed",
+        &flush,
+    )?;
+    let alive = shown.session.gpu.display_info()?;
+    check(alive[0].enabled, "the display is off")?;
+    Shown::on(shown.session, 48, 48)?.finish()
+}
