@@ -48,8 +48,8 @@ bugs! {
         TransferStride,
         /// A transfer reads from the start of the backing, whatever its offset
         TransferOffsetIgnored,
-        /// A second backing takes the place of the first
-        SecondBackingAccepted,
+        /// A backing is taken for one piece of memory, from its first entry on
+        BackingContiguous,
         /// A resource that is forgotten stays
         UnrefKeepsResource,
     }

@@ -75,7 +75,7 @@ impl State {
         memory: &GuestMemory,
     ) -> Result<Reply, GpuError> {
         let resource = self.resources.get(id)?;
-        if resource.backing.is_some() && !planted(Bug::SecondBackingAccepted) {
+        if resource.backing.is_some() {
             return Err(GpuError::Unspec);
         }
         if matches!(resource.storage, Storage::HostBlob(_)) {
