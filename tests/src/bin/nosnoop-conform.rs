@@ -59,6 +59,10 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     html: Option<PathBuf>,
 
+    /// Write a table of the groups there as Markdown
+    #[arg(long, value_name = "PATH")]
+    markdown: Option<PathBuf>,
+
     /// Write the list of the specifications' sentences with their cases there, as Markdown
     #[arg(long, value_name = "PATH")]
     sentences: Option<PathBuf>,
@@ -73,7 +77,12 @@ fn seconds(value: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     // A case that breaks is reported as such; its thread's own words would only tear the list.
-    std::panic::set_hook(Box::new(|_| {}));
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() == Some("main") {
+            loud(panic);
+        }
+    }));
     match checked(&Arguments::parse()) {
         Ok(code) => code,
         Err(what) => {
@@ -220,13 +229,12 @@ fn write_reports(arguments: &Arguments, runs: &[Run], cases: &[Case]) -> Result<
     if let Some(path) = &arguments.junit {
         write(path, &report::junit(runs))?;
     }
+    let today = report::date(SystemTime::now());
+    if let Some(path) = &arguments.markdown {
+        write(path, &report::markdown(runs, cases, &today))?;
+    }
     if let Some(path) = &arguments.html {
-        let page = report::html(
-            runs,
-            cases,
-            &sentences::all(),
-            &report::date(SystemTime::now()),
-        );
+        let page = report::html(runs, cases, &sentences::all(), &today);
         write(path, &page)?;
     }
     Ok(())

@@ -3,8 +3,8 @@
 use crate::frontend::message::{feature, protocol};
 use crate::frontend::{Error, VhostUser};
 
-/// Bytes of `struct virtio_gpu_config`, with `blob_alignment`.
-const CONFIG: u32 = 20;
+/// Bytes of `struct virtio_gpu_config` with `blob_alignment` and without.
+const CONFIG: [u32; 2] = [20, 16];
 
 /// What a back-end offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Probe {
     pub features: u64,
     /// Vhost-user protocol feature bits.
     pub protocol_features: u64,
-    /// Its configuration space, where it can be asked for.
+    /// Its configuration space, 16 bytes or 20, where it can be asked for.
     pub config: Option<Vec<u8>>,
 }
 
@@ -34,7 +34,10 @@ impl Probe {
         probe.protocol_features = vhost.protocol_features()?;
         if probe.protocol_features & protocol::CONFIG != 0 {
             vhost.set_protocol_features(protocol::CONFIG)?;
-            probe.config = vhost.config(0, CONFIG).ok();
+            probe.config = CONFIG.into_iter().find_map(|size| {
+                let config = vhost.config(0, size).ok()?;
+                (config.len() == size as usize).then_some(config)
+            });
         }
         Ok(probe)
     }

@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid,
+};
 use tempfile::TempDir;
 
 use crate::frontend::daemon;
@@ -22,6 +24,9 @@ const KEPT_LINES: usize = 200;
 
 /// How long a back-end is watched after its front-end has gone, for one that dies of that.
 const LAST_GASP: Duration = Duration::from_millis(10);
+
+/// How long a process that was killed may take to be gone.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// A back-end to test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +92,11 @@ impl Target {
                 let binary = daemon::binary().map_err(|error| error.to_string())?;
                 Ok(Self {
                     name: "nosnoop-gpu".to_owned(),
-                    kind: Kind::Spawn(format!("{} --socket-path {SOCKET}", quoted(binary))),
+                    // Two outputs: some cases need more than one.
+                    kind: Kind::Spawn(format!(
+                        "{} --socket-path {SOCKET} --output 1280x800 --output 800x600",
+                        quoted(binary)
+                    )),
                 })
             }
             other => Err(format!("'{other}' is no back-end known here: try ours")),
@@ -183,6 +192,8 @@ struct Process {
 
 impl Process {
     fn start(command: &str, limit: Duration) -> Result<Self, String> {
+        // Orphans of a shell come to this process, not to one that may never collect them.
+        set_child_subreaper(Some(getpid())).map_err(|error| format!("be a subreaper: {error}"))?;
         let dir = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
         let socket = dir.path().join("gpu.sock");
         let line = command.replace(SOCKET, &quoted(&socket));
@@ -275,6 +286,16 @@ impl Process {
         // The group may be gone already.
         let _ = kill_process_group(self.group, Signal::KILL);
         let _ = self.child.wait();
+        // What a shell had started is ours to collect now, and comes to its end at once.
+        let began = Instant::now();
+        while let Ok(ended) = waitpgid(self.group, WaitOptions::NOHANG) {
+            if began.elapsed() > LAST_WAIT {
+                break;
+            }
+            if ended.is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 }
 
@@ -359,14 +380,7 @@ mod tests {
         let error = target.start(Duration::from_millis(300)).unwrap_err();
         assert!(error.contains("does not listen"), "{error}");
         let pid = std::fs::read_to_string(&file).unwrap();
-        let state = format!("/proc/{}/stat", pid.trim());
-        for _ in 0..500 {
-            // Its new parent may take a moment to collect it.
-            match std::fs::read_to_string(&state) {
-                Ok(stat) if !stat.contains(") Z ") => std::thread::sleep(Duration::from_millis(10)),
-                _ => return,
-            }
-        }
-        panic!("process {pid} still runs");
+        let left = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        assert!(left.is_err(), "{left:?}");
     }
 }

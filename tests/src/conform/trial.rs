@@ -135,7 +135,13 @@ impl Trial {
     pub fn usable(session: &mut Session) -> Outcome {
         session.gpu.display_info()?;
         if session.has_display() {
-            session.check_display()?;
+            // Flags have a case of their own.
+            let broken = session
+                .display()
+                .with(|state| state.violations.first().cloned());
+            if let Some(rule) = broken {
+                return Err(Stop::fail(format_args!("display socket: {rule}")));
+            }
         }
         Ok(session.check_shmem()?)
     }

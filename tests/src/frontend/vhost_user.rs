@@ -77,7 +77,7 @@ impl VhostUser {
     /// Sends any bytes at all.
     ///
     /// # Errors
-    /// [`Error::Io`] if the socket does not take them.
+    /// [`Error::Closed`], or [`Error::Io`] if the socket does not take them.
     pub fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -93,6 +93,9 @@ impl VhostUser {
             match rustix::net::sendmsg(&self.stream, &part, &mut control, SendFlags::NOSIGNAL) {
                 Ok(count) => sent += count,
                 Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
+                    return Err(Error::Closed("sending a vhost-user message".to_owned()));
+                }
                 Err(error) => return Err(Error::io("send a vhost-user message", error)),
             }
             control.clear();

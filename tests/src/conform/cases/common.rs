@@ -81,12 +81,25 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// Resource 1 of this size, all of it on scanout 0, with noise in it.
+    /// Resource 1 of this size, all of it on scanout 0, with noise in it: what a case begins with
+    /// that is about something else.
+    ///
+    /// # Errors
+    /// [`Stop::Skip`] when it is not shown: nothing can be said then about what the case is about.
     pub(super) fn new(trial: &mut Trial, width: u32, height: u32) -> Result<Self, Stop> {
-        Self::on(trial.start()?, width, height)
+        let shown = Self::on(trial.start()?, width, height);
+        shown.map_err(|stop| match stop {
+            Stop::Fail(why) => Stop::skip(format_args!(
+                "the picture that it begins with is not shown (2d-01 is about that): {why}"
+            )),
+            other => other,
+        })
     }
 
-    /// The same on a device that runs already.
+    /// The same on a device that runs already, by a case that is about this.
+    ///
+    /// # Errors
+    /// [`Stop::Fail`] when it is not shown.
     pub(super) fn on(mut session: Session, width: u32, height: u32) -> Result<Self, Stop> {
         let resource = session.gpu.create_picture(1, BGRX, width, height)?;
         session.gpu.set_scanout(0, 1, resource.rect())?;
@@ -140,19 +153,24 @@ pub(super) fn settle(session: &mut Session) -> Outcome {
     Ok(())
 }
 
+/// How many scanouts the back-end says that it has. Zero, which no device may say, is how a back-end
+/// leaves the number to the front-end; a case of its own is about that.
+pub(super) fn scanouts(trial: &Trial) -> Option<u32> {
+    let count = u32_at(trial.config()?.get(8..12)?, 0);
+    (count > 0).then_some(count)
+}
+
 /// A device with `count` displays of 640 x 480 side by side, each with an EDID of its own.
 ///
 /// # Errors
 /// [`Stop::Skip`] when the back-end has fewer scanouts.
 pub(super) fn displays(trial: &mut Trial, count: u32) -> Result<Session, Stop> {
-    let scanouts = trial.config().map(|config| u32_at(config, 8));
-    if scanouts.is_none_or(|scanouts| scanouts < count) {
-        let have = scanouts.map_or("an unknown number of".to_owned(), |n| n.to_string());
+    if let Some(have) = scanouts(trial).filter(|have| *have < count) {
         return Err(Stop::skip(format_args!(
             "the back-end has {have} scanouts, {count} are needed"
         )));
     }
-    Ok(trial.session(&SessionOptions::with_display(side_by_side(count)))?)
+    trial.session(&SessionOptions::with_display(side_by_side(count)))
 }
 
 /// The configuration of such displays.

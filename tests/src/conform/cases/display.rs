@@ -71,7 +71,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         6,
-        "every message has the length and the flags of its kind",
+        "every message has the length of its kind and fits the scanout",
         &["vug-1", "vug-6", "vug-7", "vug-8", "vug-9", "vug-10"],
         ANY,
         well_formed,
@@ -110,6 +110,13 @@ pub(super) const CASES: &[Case] = &[
         &[],
         ANY,
         display_gone,
+    ),
+    case(
+        12,
+        "the flags of requests are zero: none looks like a reply",
+        &["vug-1"],
+        ANY,
+        flags_zero,
     ),
 ];
 
@@ -154,11 +161,13 @@ fn ignores_unknown(trial: &mut Trial) -> Outcome {
 }
 
 fn no_edid(trial: &mut Trial) -> Outcome {
-    let mut session = with(trial, |config| config.features = 0)?;
-    if session.features & feature::EDID != 0 {
-        // Whatever the device answers then, it cannot have asked the display.
-        common::answered(&mut session, "GET_EDID", &request::get_edid(0))?;
+    let mut options = SessionOptions::with_display(common::side_by_side(1));
+    if let Some(display) = &mut options.display {
+        display.features = 0;
     }
+    // A front-end whose display has no EDID does not pass the feature on to the guest.
+    options.features &= !feature::EDID;
+    let mut session = trial.session(&options)?;
     settle(&mut session)?;
     equal(
         "GET_EDID messages",
@@ -203,11 +212,26 @@ fn well_formed(trial: &mut Trial) -> Outcome {
     shown.session.gpu.update_cursor(hide)?;
     shown.session.gpu.set_scanout(0, 0, Rect::default())?;
     settle(&mut shown.session)?;
-    Ok(shown.session.check_display()?)
+    Trial::usable(&mut shown.session)
+}
+
+fn flags_zero(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 64, 64)?;
+    for seed in 2..5 {
+        shown.paint(seed)?;
+    }
+    shown.still()?;
+    let stray = shown
+        .session
+        .display()
+        .with(|state| state.stray_flags.clone());
+    let first = stray.first().map_or("", String::as_str);
+    check(stray.is_empty(), first)?;
+    shown.finish()
 }
 
 fn mode_first(trial: &mut Trial) -> Outcome {
-    let shown = Shown::new(trial, 64, 64)?;
+    let shown = Shown::on(trial.start()?, 64, 64)?;
     let log = shown.session.display().with(|state| state.log.clone());
     let first = |wanted| log.iter().position(|kind| *kind == wanted);
     let (mode, update) = (first(kind::SCANOUT), first(kind::UPDATE));

@@ -1,6 +1,6 @@
 //! The cases, one file per group.
 
-use super::case::Case;
+use super::case::{Case, Group};
 
 mod common;
 mod cursor;
@@ -12,14 +12,15 @@ mod garbage_messages;
 mod negotiation;
 mod scanout;
 mod two_d;
+mod two_d_bad;
 mod uuid;
 
 /// All cases, group by group, in the order of their numbers.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [
+    let mut all = [
         negotiation::CASES,
-        two_d::CASES,
+        &two_d::cases(),
         formats::CASES,
         scanout::CASES,
         display::CASES,
@@ -28,5 +29,8 @@ pub fn all() -> Vec<Case> {
         uuid::CASES,
         &garbage::cases(),
     ]
-    .concat()
+    .concat();
+    let place = |group| Group::ALL.iter().position(|one| *one == group);
+    all.sort_by_key(|case| (place(case.group), case.number));
+    all
 }

@@ -1,9 +1,8 @@
 //! SET_SCANOUT and display info.
 
-use super::common::{self, Shown, answered, bad_rects, displays, refused, settle, whole};
+use super::common::{self, Shown, answered, bad_rects, displays, refused, scanouts, settle, whole};
 use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
 use crate::conform::trial::Trial;
-use crate::frontend::message::u32_at;
 use crate::frontend::pixels::{BGRX, Picture, Random, noise};
 use crate::frontend::request;
 use crate::frontend::response::{DISPLAY_INFO, resp};
@@ -235,7 +234,7 @@ fn unknown_scanout(trial: &mut Trial) -> Outcome {
         refused(&mut shown.session, &format!("scanout {scanout}"), &set)?;
     }
     // Scanouts between the device's number and 16 are not there either; but they do no harm.
-    let count = trial.config().map_or(16, |config| u32_at(config, 8));
+    let count = scanouts(trial).unwrap_or(16);
     for scanout in count..16 {
         let off = request::set_scanout(scanout, 0, Rect::default());
         answered(&mut shown.session, &format!("scanout {scanout}"), &off)?;

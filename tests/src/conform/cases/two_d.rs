@@ -1,16 +1,17 @@
 //! 2D resources, backing, transfers, flushes.
 
-use super::common::{Shown, answered, bad_rects, refused, settle};
+use super::common::{Shown, answered, refused, settle, whole};
+use super::two_d_bad;
 use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::display::kind;
 use crate::frontend::memory::{PAGE, Span};
 use crate::frontend::pixels::{BGRX, Picture, Random, noise};
-use crate::frontend::request::{self, MemEntry};
+use crate::frontend::request;
 use crate::frontend::response::{HEADER, resp};
 use crate::frontend::{Rect, Session};
 
-const fn case(
+pub(super) const fn case(
     number: u32,
     name: &'static str,
     sentences: &'static [&'static str],
@@ -26,8 +27,8 @@ const fn case(
     }
 }
 
-/// The cases of this group.
-pub(super) const CASES: &[Case] = &[
+/// Those that an honest driver may see.
+const HONEST: &[Case] = &[
     case(
         1,
         "a picture that is transferred and flushed is shown, pixel by pixel",
@@ -102,37 +103,7 @@ pub(super) const CASES: &[Case] = &[
         &["gpu-2d-4"],
         id_again,
     ),
-    case(
-        11,
-        "commands for a resource that is not there are answered with an error",
-        &["gpu-header-3"],
-        unknown_ids,
-    ),
-    case(
-        12,
-        "resource id 0 is no resource",
-        &["gpu-header-3"],
-        id_zero,
-    ),
-    case(
-        13,
-        "an id in use is refused, and its resource keeps its pixels",
-        &["gpu-header-3"],
-        id_in_use,
-    ),
     case(14, "the guest may choose any id", &["gpu-2d-3"], any_id),
-    case(
-        15,
-        "a transfer outside the resource is refused and changes nothing",
-        &["gpu-header-3"],
-        transfer_outside,
-    ),
-    case(
-        16,
-        "a flush outside the resource reaches nothing outside the scanout",
-        &[],
-        flush_outside,
-    ),
     case(
         17,
         "a flush of a resource on no scanout is answered OK and shows nothing",
@@ -146,18 +117,6 @@ pub(super) const CASES: &[Case] = &[
         many,
     ),
     case(
-        19,
-        "an offset beyond the backing brings nothing into the resource",
-        &[],
-        offset_beyond,
-    ),
-    case(
-        20,
-        "backing outside guest memory is never read",
-        &[],
-        backing_outside,
-    ),
-    case(
         21,
         "a resource may be destroyed with its backing attached and its scanout on",
         &["gpu-2d-4"],
@@ -165,8 +124,13 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
+/// The cases of this group.
+pub(super) fn cases() -> Vec<Case> {
+    [HONEST, two_d_bad::CASES].concat()
+}
+
 fn picture(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 320, 200)?;
+    let mut shown = Shown::on(trial.start()?, 320, 200)?;
     for seed in 2..6 {
         shown.paint(seed)?;
     }
@@ -194,7 +158,7 @@ fn bare_answers(trial: &mut Trial) -> Outcome {
         ("RESOURCE_UNREF", request::unref(1)),
     ] {
         let response = session.gpu.call(&request, 256)?;
-        super::common::whole(name, &response, resp::OK_NODATA, HEADER)?;
+        whole(name, &response, resp::OK_NODATA, HEADER)?;
         equal(&format!("{name}: flags"), response.flags(), 0)?;
     }
     Trial::usable(&mut session)
@@ -338,77 +302,6 @@ fn id_again(trial: &mut Trial) -> Outcome {
     Shown::on(session, 80, 60)?.finish()
 }
 
-/// Commands that need a resource of this id.
-fn needing(
-    session: &Session,
-    id: u32,
-) -> Result<Vec<(&'static str, request::RequestBytes)>, crate::frontend::Error> {
-    let rect = Rect::sized(8, 8);
-    let span = session.ram.alloc(4096)?;
-    Ok(vec![
-        ("RESOURCE_UNREF", request::unref(id)),
-        ("RESOURCE_FLUSH", request::flush(id, rect)),
-        (
-            "TRANSFER_TO_HOST_2D",
-            request::transfer_to_host_2d(id, rect, 0),
-        ),
-        (
-            "RESOURCE_ATTACH_BACKING",
-            request::attach_backing(id, &[span.into()]),
-        ),
-        ("RESOURCE_DETACH_BACKING", request::detach_backing(id)),
-    ])
-}
-
-fn unknown_ids(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 64, 64)?;
-    for id in [2, 0x7fff_ffff, u32::MAX] {
-        let mut requests = needing(&shown.session, id)?;
-        requests.push((
-            "SET_SCANOUT",
-            request::set_scanout(0, id, Rect::sized(8, 8)),
-        ));
-        for (name, request) in requests {
-            refused(
-                &mut shown.session,
-                &format!("{name} of resource {id}"),
-                &request,
-            )?;
-        }
-    }
-    shown.finish()
-}
-
-fn id_zero(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 64, 64)?;
-    let create = request::create_2d(0, BGRX, 8, 8);
-    refused(
-        &mut shown.session,
-        "RESOURCE_CREATE_2D of resource 0",
-        &create,
-    )?;
-    for (name, request) in needing(&shown.session, 0)? {
-        refused(
-            &mut shown.session,
-            &format!("{name} of resource 0"),
-            &request,
-        )?;
-    }
-    shown.finish()
-}
-
-fn id_in_use(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 64, 64)?;
-    let again = request::create_2d(1, BGRX, 8, 8);
-    refused(
-        &mut shown.session,
-        "RESOURCE_CREATE_2D of an id in use",
-        &again,
-    )?;
-    shown.session.gpu.flush(1, shown.resource.rect())?;
-    shown.finish()
-}
-
 fn any_id(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
     for id in [1, 2, 0x10000, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
@@ -420,30 +313,6 @@ fn any_id(trial: &mut Trial) -> Outcome {
         session.display().wait_picture(0, &expected)?;
     }
     Trial::usable(&mut session)
-}
-
-fn transfer_outside(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 64, 64)?;
-    let raw = noise(54, shown.resource.len());
-    shown
-        .session
-        .ram
-        .scatter(&shown.resource.backing, 0, &raw)?;
-    for rect in bad_rects(64, 64) {
-        let transfer = request::transfer_to_host_2d(1, rect, 0);
-        refused(&mut shown.session, &format!("{rect:?}"), &transfer)?;
-    }
-    shown.session.gpu.flush(1, shown.resource.rect())?;
-    shown.finish()
-}
-
-fn flush_outside(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 64, 64)?;
-    for rect in bad_rects(64, 64) {
-        let flush = request::flush(1, rect);
-        answered(&mut shown.session, &format!("{rect:?}"), &flush)?;
-    }
-    shown.finish()
 }
 
 fn flush_unshown(trial: &mut Trial) -> Outcome {
@@ -475,55 +344,6 @@ fn many(trial: &mut Trial) -> Outcome {
         session.display().wait_picture(0, &picture)?;
     }
     Trial::usable(&mut session)
-}
-
-fn offset_beyond(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 64, 64)?;
-    let raw = noise(56, shown.resource.len());
-    shown
-        .session
-        .ram
-        .scatter(&shown.resource.backing, 0, &raw)?;
-    let len = shown.resource.len() as u64;
-    for offset in [len, len + 4, 1 << 31, 1 << 32, u64::MAX - 3, u64::MAX] {
-        let transfer = request::transfer_to_host_2d(1, shown.resource.rect(), offset);
-        answered(
-            &mut shown.session,
-            &format!("offset {offset:#x}"),
-            &transfer,
-        )?;
-    }
-    shown.session.gpu.flush(1, shown.resource.rect())?;
-    shown.finish()
-}
-
-fn backing_outside(trial: &mut Trial) -> Outcome {
-    let mut shown = Shown::new(trial, 64, 64)?;
-    shown.session.gpu.create_2d(2, BGRX, 64, 64)?;
-    let good = shown.session.ram.alloc(PAGE as usize)?;
-    for (addr, len) in [
-        (0, 64 * 64 * 4),
-        (u64::MAX, 1),
-        (u64::MAX - 4095, 4096),
-        (1 << 63, 64 * 64 * 4),
-        (u64::MAX, u32::MAX),
-        (0x10_0000, u32::MAX),
-    ] {
-        let entries = [MemEntry::from(good), MemEntry { addr, len }];
-        let attach = request::attach_backing(2, &entries);
-        let what = format!("backing of {len} bytes at {addr:#x}");
-        let kind = answered(&mut shown.session, &what, &attach)?;
-        let transfer = request::transfer_to_host_2d(2, Rect::sized(64, 64), 0);
-        answered(
-            &mut shown.session,
-            &format!("{what}, transferred"),
-            &transfer,
-        )?;
-        if kind == resp::OK_NODATA {
-            shown.session.gpu.detach_backing(2)?;
-        }
-    }
-    shown.finish()
 }
 
 fn unref_shown(trial: &mut Trial) -> Outcome {

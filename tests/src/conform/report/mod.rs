@@ -1,14 +1,17 @@
-//! Reports of runs: for programs ([`json`], [`junit`]) and for people ([`html`]).
+//! Reports of runs: for programs ([`mod@json`], [`mod@junit`]) and for people ([`mod@html`],
+//! [`mod@markdown`]).
 
 pub mod html;
 pub mod json;
 pub mod junit;
+pub mod markdown;
 
 use std::time::{Duration, SystemTime};
 
 pub use html::html;
 pub use json::json;
 pub use junit::junit;
+pub use markdown::markdown;
 
 /// Text for XML and HTML, in attributes too. Control characters, which XML cannot carry, become a
 /// replacement character.

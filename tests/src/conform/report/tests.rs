@@ -109,3 +109,16 @@ fn dates_are_those_of_the_calendar() {
         assert_eq!(date(time), expected);
     }
 }
+
+#[test]
+fn markdown_counts_by_group() {
+    let cases = cases::all();
+    let table = markdown(&runs(), &cases, "today");
+    let all = cases.len();
+    let last = format!("| **all** | {all} of {all} | {} of {} |", all - 2, all - 1);
+    assert!(table.contains(&last), "{table}");
+    let columns = |line: &str| line.matches('|').count();
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    assert!(rows.clone().all(|line| columns(line) == 4), "{table}");
+    assert!(rows.count() > 3);
+}

@@ -193,7 +193,7 @@ impl DisplayServer {
     /// Waits until `look` finds what it looks for.
     ///
     /// # Errors
-    /// [`Error::Timeout`] naming `awaited` after [`patience`](super::error::patience).
+    /// [`Error::Timeout`] naming `awaited` after [`patience`].
     pub fn wait_for<T>(
         &self,
         awaited: &str,
@@ -245,7 +245,7 @@ impl DisplayServer {
 
     /// Broken rules of the display protocol so far.
     pub fn violations(&self) -> Vec<String> {
-        self.with(|state| state.violations.clone())
+        self.with(|state| [&state.violations[..], &state.stray_flags].concat())
     }
 }
 
