@@ -19,6 +19,8 @@ use crate::memory::plan::{Noncoherent, Policy, VmmMemtype};
 use crate::memory::source::{Choice, Place, PlainMemory};
 #[cfg(feature = "test-memtype")]
 use crate::memory::test_memtype;
+#[cfg(feature = "test-bugs")]
+use crate::planted;
 
 /// What `--print-capabilities` prints (QEMU docs/interop/vhost-user.json,
 /// `VHostUserBackendCapabilitiesGPU`): this build has no 3D renderer, so no feature.
@@ -110,6 +112,16 @@ struct Arguments {
     #[arg(long, value_name = "TYPES")]
     test_memtype: Option<test_memtype::Types>,
 
+    /// Test build: the bug to have
+    #[cfg(feature = "test-bugs")]
+    #[arg(long, value_name = "BUG", value_enum)]
+    plant: Option<planted::Bug>,
+
+    /// Test build: print the bugs that --plant knows, as JSON, and exit
+    #[cfg(feature = "test-bugs")]
+    #[arg(long)]
+    print_bugs: bool,
+
     /// Have front-ends share guest memory as one table of at most 8 regions, mapped blobs
     /// included: then QEMU 11.1 survives the hard reset of a guest with blobs mapped
     #[arg(long)]
@@ -193,8 +205,8 @@ pub enum Action {
 #[error("{0}")]
 pub struct UsageError(String);
 
-/// Reads the command line, the program's name first. (In a test build `--test-memtype` takes effect
-/// here, for the whole process.)
+/// Reads the command line, the program's name first. (In a test build `--test-memtype` and
+/// `--plant` take effect here, for the whole process.)
 ///
 /// # Errors
 /// One line that says what is wrong and what to do.
@@ -214,6 +226,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     }
     if parsed.print_capabilities {
         return Ok(Action::Print(format!("{CAPABILITIES}\n")));
+    }
+    #[cfg(feature = "test-bugs")]
+    {
+        if parsed.print_bugs {
+            return Ok(Action::Print(format!("{}\n", planted::json())));
+        }
+        parsed.plant.into_iter().for_each(planted::plant);
     }
     if parsed.virgl {
         return Err(UsageError(

@@ -19,6 +19,7 @@ pub mod display;
 pub mod doctor;
 pub mod logging;
 pub mod memory;
+mod planted;
 pub mod render;
 mod sync;
 mod sys;

@@ -146,14 +146,18 @@ fn the_doctor_says_what_would_be_mapped_and_why() -> Result<()> {
     refused(&["doctor", "--fd=3"], "--fd")
 }
 
-/// It is for test builds, which no ordinary one is.
+/// They are for test builds, which no ordinary one is.
 #[test]
-fn the_option_of_test_builds_is_unknown() -> Result<()> {
+fn the_options_of_test_builds_are_unknown() -> Result<()> {
     let unknown = "unexpected argument '--test-memtype'";
     refused(&["--fd=3", "--test-memtype", "wc"], unknown)?;
     refused(&["--test-memtype=cached"], unknown)?;
+    for bugs in ["--plant=transfer-stride", "--print-bugs"] {
+        refused(&[bugs], "unexpected argument")?;
+    }
     let help = run_to_end(&["--help"])?.stdout;
-    assert!(!String::from_utf8_lossy(&help).contains("test-memtype"));
+    let help = String::from_utf8_lossy(&help);
+    assert!(!help.contains("test-memtype") && !help.contains("plant"));
     Ok(())
 }
 

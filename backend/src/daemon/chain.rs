@@ -6,6 +6,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use crate::GuestMemory;
 use crate::device::quota::MAX_BACKING_ENTRIES;
+use crate::planted::{Bug, planted};
 
 /// The most bytes of a request that are looked at: a `RESOURCE_ATTACH_BACKING` with the most
 /// entries that a resource may have, 16 bytes each, and one page for everything else. What lies
@@ -61,6 +62,9 @@ fn write(response: &[u8], segments: &[Segment], memory: &GuestMemory) -> u32 {
         }
         written = written.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
         rest = after;
+        if planted(Bug::ResponseNotScattered) {
+            break;
+        }
     }
     written
 }
@@ -122,7 +126,7 @@ impl Buffers {
             }
             if descriptor.is_write_only() {
                 self.writable.push(segment);
-            } else if self.writable.is_empty() {
+            } else if self.writable.is_empty() || planted(Bug::ReadableBehindWritable) {
                 self.readable.push(segment);
             } else {
                 return None;

@@ -11,6 +11,7 @@ use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT
 use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
 
 use super::chain::Buffers;
+use crate::planted::{Bug, planted};
 use crate::sync::lock;
 use crate::{GuestMemory, SharedGuestMemory};
 
@@ -161,7 +162,11 @@ impl Ring {
 
     /// Tells the guest of completed requests, if it wants to be told.
     pub(super) fn notify(&self) {
+        if planted(Bug::SignalMissing) {
+            return;
+        }
         let result = match self.vring.needs_notification() {
+            Ok(false) if planted(Bug::SignalUnwanted) => self.vring.signal_used_queue(),
             Ok(true) => self.vring.signal_used_queue(),
             Ok(false) => Ok(()),
             Err(error) => {
@@ -194,6 +199,9 @@ impl Ring {
             return;
         }
         log::warn!("a virtqueue is stopped until it is reset: {why}");
+        if planted(Bug::BrokenRingFatal) {
+            std::process::abort();
+        }
         if let Some(event) = lock(&self.shared.error).as_mut()
             && let Err(error) = event.write_all(&1_u64.to_ne_bytes())
         {
@@ -202,6 +210,11 @@ impl Ring {
     }
 
     fn finish(&self, head: u16, written: u32) {
+        let written = if planted(Bug::UsedLengthZero) {
+            0
+        } else {
+            written
+        };
         if let Err(error) = self.vring.add_used(head, written) {
             self.stop(&error.into());
         }
@@ -314,6 +327,9 @@ impl VringT<SharedGuestMemory> for Ring {
     /// Called for `GET_VRING_BASE` alone.
     fn queue_next_avail(&self) -> u16 {
         let index = self.vring.queue_next_avail();
+        if planted(Bug::RingPlaceLost) {
+            return 0;
+        }
         lock(&self.shared.restart).stopped_at = Some(index);
         index
     }

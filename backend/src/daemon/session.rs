@@ -27,6 +27,7 @@ use super::worker::{QueueKind, Worker};
 use crate::device::{Device, SharedMemory};
 use crate::display::Display;
 use crate::memory::source::Source;
+use crate::planted::{Bug, planted};
 use crate::sync::lock;
 use crate::sys::fd::close_leaked;
 use crate::{GuestMemory, SharedGuestMemory};
@@ -252,6 +253,11 @@ impl VhostUserBackend for Session {
         // Front-ends may ask for more than the struct has, to be ready for longer ones: zeros.
         let config = self.device.config().to_bytes();
         let mut answer = vec![0; usize::try_from(size).unwrap_or(0)];
+        let offset = if planted(Bug::ConfigOffsetIgnored) {
+            0
+        } else {
+            offset
+        };
         let known = usize::try_from(offset)
             .ok()
             .and_then(|offset| config.get(offset..));
@@ -269,6 +275,10 @@ impl VhostUserBackend for Session {
 
     fn update_memory(&self, _memory: SharedGuestMemory) -> io::Result<()> {
         // The same handle that the workers read through, already pointing at the new table.
+        #[cfg(feature = "test-bugs")]
+        if planted(Bug::MemoryTableStale) {
+            crate::planted::keep_first_table(&self.memory);
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use super::ring::{Completion, Ring};
 use super::timeline::Timelines;
 use crate::SharedGuestMemory;
 use crate::device::{Batch, Device, Verdict};
+use crate::planted::{Bug, planted};
 
 /// Bytes of the response to `RESOURCE_MAP_BLOB`.
 const MAP_RESPONSE: usize = size_of::<VirtioGpuRespMapInfo>();
@@ -77,6 +78,9 @@ impl Worker {
             return false;
         };
         if self.buffers.malformed() {
+            if planted(Bug::MalformedChainFatal) {
+                std::process::abort();
+            }
             log::debug!(
                 "{:?} queue: a malformed descriptor chain is returned",
                 self.kind
@@ -108,6 +112,13 @@ impl Worker {
         let bytes = std::mem::take(&mut self.buffers.request);
         let request = Request::parse(&bytes);
         let verdict = match (request.command, self.kind) {
+            (Err(_), _) if planted(Bug::UnknownCommandSucceeds) => {
+                Verdict::Done(Ok(Reply::OkNoData))
+            }
+            // Whatever is wrong with requests of more bytes.
+            (Err(_), _) if planted(Bug::ShortRequestFatal) && bytes.len() < 40 => {
+                std::process::abort()
+            }
             (Err(error), _) => Verdict::Done(Err(error)),
             (Ok(command), QueueKind::Control) => {
                 if matches!(command, Command::GetDisplayInfo | Command::GetEdid { .. }) {
@@ -191,4 +202,6 @@ fn encode_fitting(
     if response.len() > room {
         encode(header, &Err(GpuError::Unspec), response);
     }
+    #[cfg(feature = "test-bugs")]
+    crate::planted::spoil(response);
 }

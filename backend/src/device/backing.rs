@@ -6,6 +6,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::quota::MAX_BACKING_ENTRIES;
 use crate::GuestMemory;
+use crate::planted::{Bug, planted};
 
 /// A resource's guest memory: ranges that together are its bytes from 0 to [`Backing::len`].
 ///
@@ -50,7 +51,10 @@ impl Backing {
             }
             let added = u64::from(entry.len);
             match ranges.last_mut() {
-                Some(last) if last.address.0.checked_add(last.len) == Some(address.0) => {
+                Some(last)
+                    if last.address.0.checked_add(last.len) == Some(address.0)
+                        || planted(Bug::BackingContiguous) =>
+                {
                     last.len = last.len.saturating_add(added);
                 }
                 _ => {

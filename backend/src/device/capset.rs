@@ -7,15 +7,19 @@ use nosnoop_protocol::ids::CapsetId;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::Device;
+use crate::planted::{Bug, planted};
 
 impl Device {
     /// # Errors
     /// `InvalidParameter` for an index that is not below the configuration's `num_capsets`.
     pub(super) fn capset_info(&self, index: u32) -> Result<Reply, GpuError> {
-        if index >= self.config().num_capsets {
+        if index >= self.config().num_capsets && !planted(Bug::CapsetBeyondLast) {
             return Err(GpuError::InvalidParameter);
         }
-        let max_size = cross_domain::capabilities().len();
+        let mut max_size = cross_domain::capabilities().len();
+        if planted(Bug::CapsetSizeShort) {
+            max_size = max_size.saturating_sub(4);
+        }
         Ok(Reply::OkCapsetInfo {
             id: cross_domain::CAPSET,
             max_version: cross_domain::VERSION,

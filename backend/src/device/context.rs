@@ -12,6 +12,7 @@ use super::quota::{MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_SUBMIT};
 use super::resource::Storage;
 use super::{Effect, State, Verdict};
 use crate::GuestMemory;
+use crate::planted::{Bug, planted};
 
 /// The bits of `context_init` that name the capability set.
 const CAPSET_MASK: u32 = 0xff;
@@ -71,7 +72,8 @@ impl State {
             return Err(GpuError::InvalidContextId);
         }
         // 0 leaves it to the device, as drivers do that do not know CONTEXT_INIT.
-        if ![0, cross_domain::CAPSET.0].contains(&(init & CAPSET_MASK)) {
+        let known = [0, cross_domain::CAPSET.0].contains(&(init & CAPSET_MASK));
+        if !known && !planted(Bug::UnknownCapsetAccepted) {
             return Err(GpuError::InvalidParameter);
         }
         if self.contexts.table.len() >= MAX_CONTEXTS {
@@ -94,6 +96,9 @@ impl State {
     /// # Errors
     /// In the verdict: `InvalidContextId`.
     pub(super) fn destroy_context(&mut self, id: ContextId, effects: &mut Vec<Effect>) -> Verdict {
+        if planted(Bug::ContextStays) && self.contexts.table.contains_key(&id) {
+            return Verdict::Done(Ok(Reply::OkNoData));
+        }
         if self.contexts.table.remove(&id).is_none() {
             return Verdict::Done(Err(GpuError::InvalidContextId));
         }
@@ -123,6 +128,9 @@ impl State {
         id: ContextId,
         resource: ResourceId,
     ) -> Result<Reply, GpuError> {
+        if planted(Bug::AttachWithoutContext) && !self.contexts.table.contains_key(&id) {
+            return Ok(Reply::OkNoData);
+        }
         let attachments = self.contexts.attachments();
         let context = self.contexts.get_mut(id)?;
         self.resources.get(resource)?;

@@ -17,6 +17,7 @@ use super::quota::MAX_IMAGES;
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
 use crate::memory::image;
+use crate::planted::{Bug, planted};
 
 /// Channel type 0: none. Others (Wayland and such) are not served here.
 const NO_CHANNEL: u32 = 0;
@@ -103,8 +104,12 @@ impl State {
                         let acked = shared.mapper.speaks_memtype();
                         shared.source.map_info(BlobId(blob_id.into()), acked)
                     });
+                let mut strides = layout.strides;
+                if planted(Bug::ImageStrideShort) {
+                    strides = strides.map(|stride| stride / 2);
+                }
                 let answer = ImageRequirements {
-                    strides: layout.strides,
+                    strides,
                     offsets: layout.offsets,
                     modifier: layout.modifier,
                     size: layout.size,
@@ -153,7 +158,7 @@ impl State {
         let provider = self.contexts.get_mut(context)?;
         let serial = provider.serial;
         let described = provider.cross_domain.image_size(blob);
-        if described != Some(size) {
+        if described != Some(size) && !planted(Bug::ImageSizeUnchecked) {
             return Err(GpuError::InvalidParameter);
         }
         if !shared.mapper.usable() {

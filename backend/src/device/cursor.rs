@@ -10,6 +10,7 @@ use super::resource::Storage;
 use super::scanout::check_scanout;
 use crate::GuestMemory;
 use crate::display::Display;
+use crate::planted::{Bug, planted};
 
 /// Width and height of a cursor picture; the specification allows no other.
 const EDGE: u32 = 64;
@@ -60,11 +61,25 @@ impl State {
         } = shape;
         check_scanout(display, scanout)?;
         let Some(id) = resource else {
+            if planted(Bug::HideIgnored) {
+                return Ok(Reply::OkNoData);
+            }
             display.cursor_hide(scanout, x, y);
             return Ok(Reply::OkNoData);
         };
         let mut argb = [0; BYTES];
         self.read_cursor(id, memory, &mut argb)?;
+        if planted(Bug::CursorOpaque) {
+            argb.iter_mut()
+                .skip(3)
+                .step_by(4)
+                .for_each(|alpha| *alpha = 0xff);
+        }
+        let (hot_x, hot_y) = if planted(Bug::HotspotIgnored) {
+            (0, 0)
+        } else {
+            (hot_x, hot_y)
+        };
         display.cursor_update(scanout, x, y, hot_x, hot_y, &argb);
         Ok(Reply::OkNoData)
     }

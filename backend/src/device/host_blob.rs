@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use nosnoop_protocol::ids::ResourceId;
-use nosnoop_protocol::memtype::ShmemMapFlags;
+use nosnoop_protocol::memtype::{MapCache, ShmemMapFlags};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::context::ContextSerial;
@@ -23,6 +23,7 @@ use super::window::{SlotId, Stage, Window};
 use super::{Effect, State, Verdict};
 use crate::memory::plan::Plan;
 use crate::memory::planned::PlannedMemory;
+use crate::planted::{Bug, planted};
 
 /// A blob in host memory.
 #[derive(Debug)]
@@ -228,7 +229,8 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Option<Result<Reply, GpuError>>, GpuError> {
         let blob = self.host_blob(id)?;
-        if !blob.mappable || blob.mapping != Mapping::Unmapped {
+        let free = blob.mapping == Mapping::Unmapped || planted(Bug::MappedTwice);
+        if !blob.mappable || !free {
             return Err(GpuError::InvalidParameter);
         }
         let memory = Arc::clone(&blob.memory);
@@ -249,7 +251,7 @@ impl State {
             fd: bytes.fd(),
             fd_offset: bytes.offset(),
             flags: ShmemMapFlags {
-                writable: true,
+                writable: !planted(Bug::MapReadOnly),
                 memory: plan.memslot(),
             },
         };
@@ -267,6 +269,13 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Option<Result<Reply, GpuError>>, GpuError> {
         match self.host_blob(id)?.mapping {
+            Mapping::Mapped(slot)
+                if planted(Bug::UnrefLeavesMapping) && operation == Operation::Unref =>
+            {
+                self.window.leave(slot, Stage::Lost);
+                self.forget(id, effects)?;
+                Ok(Some(Ok(Reply::OkNoData)))
+            }
             Mapping::Mapped(slot) => {
                 self.window.push_unmap(slot, effects);
                 self.host_blob(id)?.mapping = Mapping::Unmapping(slot, ticket, operation);
@@ -340,7 +349,12 @@ impl State {
         let abandoned = ticket.is_some_and(|ticket| !self.parked.is_open(ticket));
         let (mapping, told) = match (result, memory.plan()) {
             (Ok(()), Plan::Map(plan)) if !abandoned => {
-                (Mapping::Mapped(slot_id), Ok(Reply::OkMapInfo(plan.guest())))
+                let guest = if planted(Bug::MapInfoWc) {
+                    MapCache::Wc
+                } else {
+                    plan.guest()
+                };
+                (Mapping::Mapped(slot_id), Ok(Reply::OkMapInfo(guest)))
             }
             // The guest was told that it failed, so it must not stay.
             (Ok(()), _) => {

@@ -40,6 +40,7 @@ use crate::memory::PAGE_SIZE;
 use crate::memory::planned::PlannedMemory;
 use crate::memory::quarantine::Kept;
 use crate::memory::source::Source;
+use crate::planted::{Bug, planted};
 use crate::sync::lock;
 use context::Contexts;
 use host_blob::Operation;
@@ -187,7 +188,9 @@ impl Device {
     #[must_use]
     pub fn config(&self) -> Config {
         Config {
-            num_scanouts: u32::try_from(self.display.outputs()).unwrap_or(u32::MAX),
+            num_scanouts: u32::try_from(self.display.outputs())
+                .unwrap_or(u32::MAX)
+                .saturating_sub(planted(Bug::ConfigScanoutMissing).into()),
             num_capsets: u32::from(self.shared_memory.is_some()),
             blob_alignment: match self.shared_memory {
                 Some(_) => u32::try_from(PAGE_SIZE).unwrap_or(0),
@@ -425,6 +428,9 @@ impl Device {
     ///
     /// As [`Device::abandon_parked`], no answer is on its way when this returns.
     pub fn reset(&self) {
+        if planted(Bug::ResetIgnored) {
+            return self.abandon_parked();
+        }
         let mut effects = Vec::new();
         let (gone, deliveries) = {
             let mut state = self.state();
@@ -493,7 +499,7 @@ impl State {
     fn check_hostmem(&self, additional: u64, released: u64) -> Result<(), GpuError> {
         let used = self.hostmem().saturating_sub(released);
         match used.checked_add(additional) {
-            Some(total) if total <= self.limits.hostmem => Ok(()),
+            Some(total) if total <= self.limits.hostmem || planted(Bug::QuotaIgnored) => Ok(()),
             _ => Err(GpuError::OutOfMemory),
         }
     }

@@ -12,6 +12,7 @@ use super::resource::{Resource, Resources, Storage};
 use super::two_d::last_byte_after;
 use crate::GuestMemory;
 use crate::display::Display;
+use crate::planted::{Bug, planted};
 use crate::render::software::Image;
 
 /// What one output shows.
@@ -106,9 +107,14 @@ impl Scanouts {
 impl Layout {
     /// Where the row of pixels at (`x`, `y`) starts in the blob.
     fn start(&self, x: u32, y: u32) -> Option<u64> {
+        let offset = if planted(Bug::BlobOffsetIgnored) {
+            0
+        } else {
+            self.offset
+        };
         u64::from(self.stride)
             .checked_mul(u64::from(y))?
-            .checked_add(u64::from(self.offset))?
+            .checked_add(u64::from(offset))?
             .checked_add(u64::from(x).checked_mul(u64::from(Format::BYTES_PER_PIXEL))?)
     }
 
@@ -135,13 +141,17 @@ impl State {
     ) -> Result<Reply, GpuError> {
         check_scanout(display, id)?;
         let Some(resource) = resource else {
+            if planted(Bug::DisableIgnored) {
+                return Ok(Reply::OkNoData);
+            }
             return self.show(display, id, None);
         };
         check_known(display, id)?;
         let Storage::Image(image) = &self.resources.get(resource)?.storage else {
             return Err(GpuError::InvalidParameter);
         };
-        if !is_showable(rect) || !rect.fits_in(image.size()) {
+        let fits = rect.fits_in(image.size()) || planted(Bug::ScanoutOutsideAccepted);
+        if !is_showable(rect) || !fits {
             return Err(GpuError::InvalidParameter);
         }
         self.show(
@@ -188,6 +198,12 @@ impl State {
         {
             return Err(GpuError::InvalidParameter);
         }
+        let layout = if planted(Bug::BlobStrideIgnored) {
+            let stride = u32::try_from(row).unwrap_or(layout.stride);
+            Layout { stride, ..layout }
+        } else {
+            layout
+        };
         self.show(
             display,
             id,
@@ -238,6 +254,11 @@ impl State {
             let Some(part) = rect.intersect(&scanout.rect) else {
                 continue;
             };
+            let part = if planted(Bug::DamageIgnored) {
+                scanout.rect
+            } else {
+                part
+            };
             let damage = Rect {
                 x: part.x.saturating_sub(scanout.rect.x),
                 y: part.y.saturating_sub(scanout.rect.y),
@@ -250,6 +271,9 @@ impl State {
                 memory,
             };
             display.update(scanout_id, damage, |y, xrgb| {
+                if planted(Bug::ScanoutOriginIgnored) {
+                    return source.read_row(damage.x, y, &mut self.row, xrgb);
+                }
                 source.read_row(
                     part.x,
                     y.saturating_add(scanout.rect.y),
@@ -285,6 +309,12 @@ impl Source<'_> {
             (Storage::Image(image), _) => {
                 let row = image.row(x, y, self.width).ok_or(GpuError::Unspec)?;
                 image.format().to_xrgb_le(row, xrgb);
+                if planted(Bug::RedBlueSwapped) && image.format() == Format::R8g8b8x8 {
+                    for pixel in xrgb.as_chunks_mut::<4>().0 {
+                        let [blue, green, red, x] = *pixel;
+                        *pixel = [red, green, blue, x];
+                    }
+                }
             }
             (Storage::GuestBlob { .. }, Some(layout)) => {
                 let backing = self.resource.backing.as_ref().ok_or(GpuError::Unspec)?;

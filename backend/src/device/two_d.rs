@@ -14,6 +14,7 @@ use super::host_blob::Operation;
 use super::resource::{Resource, Storage};
 use super::{Effect, State, Verdict};
 use crate::GuestMemory;
+use crate::planted::{Bug, planted};
 use crate::render::software::Image;
 
 impl State {
@@ -45,6 +46,7 @@ impl State {
         match self.resources.get(id).map(|resource| &resource.storage) {
             Err(error) => Verdict::Done(Err(error)),
             Ok(Storage::HostBlob(_)) => self.operate(id, Operation::Unref, effects),
+            Ok(_) if planted(Bug::UnrefKeepsResource) => Verdict::Done(Ok(Reply::OkNoData)),
             Ok(Storage::Image(_) | Storage::GuestBlob { .. }) => {
                 Verdict::Done(self.remove(id).map(|()| Reply::OkNoData))
             }
@@ -124,12 +126,27 @@ impl State {
         if rect.is_empty() {
             return Ok(Reply::OkNoData);
         }
+        let offset = if planted(Bug::TransferOffsetIgnored) {
+            0
+        } else {
+            offset
+        };
         let end = last_byte_after(rect.width, rect.height, image.stride())
             .and_then(|len| offset.checked_add(len));
         if end.is_none_or(|end| end > backing.len()) {
             return Err(GpuError::InvalidParameter);
         }
+        let stride = image.stride();
         image.fill(rect, |from_first, bytes| {
+            let from_first = if planted(Bug::TransferStride) {
+                let row = u64::from(rect.width).saturating_mul(Format::BYTES_PER_PIXEL.into());
+                from_first
+                    .checked_div(stride)
+                    .unwrap_or(0)
+                    .saturating_mul(row)
+            } else {
+                from_first
+            };
             backing.read(memory, offset.saturating_add(from_first), bytes)
         })?;
         Ok(Reply::OkNoData)

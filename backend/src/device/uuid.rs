@@ -4,6 +4,7 @@ use nosnoop_protocol::ids::{ResourceId, ResourceUuid};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::State;
+use crate::planted::{Bug, planted};
 
 impl State {
     /// Gives the resource a random UUID the first time and the same one from then on.
@@ -12,6 +13,12 @@ impl State {
     /// `InvalidResourceId`.
     pub(super) fn assign_uuid(&mut self, id: ResourceId) -> Result<Reply, GpuError> {
         let resource = self.resources.get_mut(id)?;
+        if planted(Bug::UuidChanges) {
+            resource.uuid = None;
+        }
+        if planted(Bug::UuidShared) {
+            resource.uuid = Some(ResourceUuid([5; 16]));
+        }
         let uuid = resource
             .uuid
             .get_or_insert_with(|| ResourceUuid(*uuid::Uuid::new_v4().as_bytes()));

@@ -7,10 +7,12 @@
 //! * [`target`]: the back-ends, by command or by socket; [`probe`]: what one offers;
 //! * [`run`]: runs cases, with a deadline each;
 //! * [`sentences`]: what the specifications say, and which cases check it;
+//! * [`planted`]: whether the cases find bugs;
 //! * [`report`]: JSON, JUnit XML and HTML.
 
 pub mod case;
 pub mod cases;
+pub mod planted;
 pub mod probe;
 pub mod report;
 pub mod run;

@@ -139,7 +139,7 @@ fn named(value: &str) -> (Option<&str>, &str) {
 }
 
 /// A path as one word for a shell.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 

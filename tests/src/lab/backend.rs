@@ -83,7 +83,7 @@ impl Backend {
         let daemon = match kind {
             Kind::Ours => Daemon::start(options),
             Kind::TestMemtype => {
-                let mut command = Command::new(programs::test_memtype_daemon()?);
+                let mut command = Command::new(programs::TEST_MEMTYPE.daemon()?);
                 command.args(options);
                 Daemon::start_command(command, &["--socket-path"])
             }

@@ -13,12 +13,28 @@ const DAEMON: &str = "nosnoop-gpu";
 /// The target whose C library can be linked into a program as a whole.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The environment variable that names a daemon with the feature `test-memtype`.
-pub const TEST_MEMTYPE_VARIABLE: &str = "NOSNOOP_GPU_TEST_MEMTYPE_BIN";
+/// Our daemon with a feature that only test builds have. There are only debug builds of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestBuild {
+    /// The feature. It is also the name of the target folder, inside the usual one, of everything
+    /// with that feature: in the usual one it would take the place of the daemon that all other
+    /// tests use.
+    pub feature: &'static str,
+    /// The environment variable that names a daemon with that feature.
+    pub variable: &'static str,
+}
 
-/// The target folder, inside the usual one, of everything with that feature: in the usual one it
-/// would take the place of the daemon that all other tests use.
-pub const TEST_MEMTYPE_FOLDER: &str = "test-memtype";
+/// Announces images with chosen memory types.
+pub const TEST_MEMTYPE: TestBuild = TestBuild {
+    feature: "test-memtype",
+    variable: "NOSNOOP_GPU_TEST_MEMTYPE_BIN",
+};
+
+/// Has a bug on purpose, by `--plant`.
+pub const TEST_BUGS: TestBuild = TestBuild {
+    feature: "test-bugs",
+    variable: "NOSNOOP_GPU_TEST_BUGS_BIN",
+};
 
 /// The root folder of the workspace.
 #[must_use]
@@ -84,15 +100,6 @@ pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Resu
     build_statically("guest", &["--package", package], program, profile)
 }
 
-/// [`test_memtype_daemon`] for a guest, linked statically.
-///
-/// # Errors
-/// When it does not build.
-pub fn static_test_memtype_daemon() -> Result<PathBuf> {
-    let what = ["--package", DAEMON, "--features", "test-memtype"];
-    build_statically(TEST_MEMTYPE_FOLDER, &what, DAEMON, Profile::Quick)
-}
-
 /// Builds `program` into a folder of the usual target folder; `what` says which package and how.
 fn build_statically(
     folder: &str,
@@ -121,18 +128,28 @@ fn build_statically(
     Ok(target.join(GUEST_TARGET).join(folder).join(program))
 }
 
-/// Our daemon with the feature `test-memtype`: what [`TEST_MEMTYPE_VARIABLE`] names, else built.
-/// There are only debug builds of it.
-///
-/// # Errors
-/// When it does not build.
-pub fn test_memtype_daemon() -> Result<PathBuf> {
-    if let Some(path) = env::var_os(TEST_MEMTYPE_VARIABLE) {
-        return Ok(path.into());
+impl TestBuild {
+    /// The daemon: what the variable names, else built.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub fn daemon(&self) -> Result<PathBuf> {
+        if let Some(path) = env::var_os(self.variable) {
+            return Ok(path.into());
+        }
+        let target = target_folder().join(self.feature);
+        let mut command = cargo_build(&target);
+        command.args(["--package", DAEMON, "--features", self.feature]);
+        run(&mut command, &format!("the daemon with {}", self.feature))?;
+        Ok(target.join("debug").join(DAEMON))
     }
-    let target = target_folder().join(TEST_MEMTYPE_FOLDER);
-    let mut command = cargo_build(&target);
-    command.args(["--package", DAEMON, "--features", "test-memtype"]);
-    run(&mut command, "the daemon with test-memtype")?;
-    Ok(target.join("debug").join(DAEMON))
+
+    /// The daemon for a guest, linked statically.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub fn static_daemon(&self) -> Result<PathBuf> {
+        let what = ["--package", DAEMON, "--features", self.feature];
+        build_statically(self.feature, &what, DAEMON, Profile::Quick)
+    }
 }

@@ -7,13 +7,16 @@ use std::{env, io};
 
 use serde::Deserialize;
 
-use crate::lab::programs::{TEST_MEMTYPE_FOLDER, TEST_MEMTYPE_VARIABLE};
+use crate::lab::programs::{TEST_BUGS, TEST_MEMTYPE, TestBuild};
 
 /// The package whose test target [`VM_TARGET`] boots virtual machines.
 const TESTS_PACKAGE: &str = "nosnoop-tests";
 
 /// Name of the test target that needs a virtual machine.
 const VM_TARGET: &str = "vm";
+
+/// The tests that run the conformance cases against the daemon with each planted bug.
+const PLANTED_TARGET: &str = "planted";
 
 /// Seconds that the fuzzer gets: enough to go through its corpus and some way on, little beside the rest.
 const FUZZ_SECONDS: &str = "60";
@@ -170,16 +173,16 @@ impl Workspace {
         path.to_string_lossy().into_owned()
     }
 
-    /// The target folder of the daemon with the feature `test-memtype`, so that it never takes the
-    /// place of the ordinary one.
-    fn test_memtype_folder(&self) -> String {
-        let path = self.target.join(TEST_MEMTYPE_FOLDER);
+    /// The target folder of a daemon with a feature for tests, so that it never takes the place of
+    /// the ordinary one.
+    fn test_folder(&self, build: TestBuild) -> String {
+        let path = self.target.join(build.feature);
         path.to_string_lossy().into_owned()
     }
 
     /// That daemon.
-    fn test_memtype_daemon(&self) -> String {
-        format!("{}/debug/nosnoop-gpu", self.test_memtype_folder())
+    fn test_daemon(&self, build: TestBuild) -> String {
+        format!("{}/debug/nosnoop-gpu", self.test_folder(build))
     }
 }
 
@@ -237,7 +240,7 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
             ],
         ),
     ];
-    steps.extend(test_memtype_steps(workspace));
+    steps.extend(test_build_steps(workspace));
 
     let mut tests = Step::new(
         "test",
@@ -246,7 +249,8 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
         &["test", "--workspace", "--no-fail-fast", "--lib", "--bins"],
     )
     .with("NOSNOOP_GPU_BIN", workspace.daemon("debug"));
-    for target in workspace.test_targets.iter().filter(|t| *t != VM_TARGET) {
+    let of_own = |target: &&String| [VM_TARGET, PLANTED_TARGET].contains(&target.as_str());
+    for target in workspace.test_targets.iter().filter(|t| !of_own(t)) {
         tests
             .arguments
             .extend(["--test".to_owned(), target.clone()]);
@@ -298,6 +302,21 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
             .with("NOSNOOP_GPU_BIN", workspace.daemon("release")),
     );
 
+    let planted = [
+        "test",
+        "-p",
+        TESTS_PACKAGE,
+        "--test",
+        PLANTED_TARGET,
+        "--",
+        "--show-output",
+    ];
+    steps.push(
+        Step::new("planted", release_kind, 20, &planted)
+            .with("NOSNOOP_GPU_BIN", workspace.daemon("debug"))
+            .with(TEST_BUGS.variable, workspace.test_daemon(TEST_BUGS)),
+    );
+
     let fuzz = [
         "run",
         "--release",
@@ -341,7 +360,7 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
             ],
         )
         .with("NOSNOOP_GPU_BIN", workspace.daemon("release"))
-        .with(TEST_MEMTYPE_VARIABLE, workspace.test_memtype_daemon())
+        .with(TEST_MEMTYPE.variable, workspace.test_daemon(TEST_MEMTYPE))
     });
 
     let deny = ["deny", "check", "bans", "licenses", "sources"];
@@ -357,36 +376,41 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
     steps
 }
 
-/// What concerns the daemon with the feature `test-memtype`: the one other way to build it.
-fn test_memtype_steps(workspace: &Workspace) -> [Step; 3] {
-    let target = workspace.test_memtype_folder();
-    let step = |name, kind, command, last: &[&str]| {
-        let first = [
-            command,
-            "-p",
-            "nosnoop-gpu",
-            "--features",
-            "test-memtype",
-            "--target-dir",
-            &target,
-        ];
-        Step::new(name, kind, 30, &[&first[..], last].concat())
+/// What concerns the daemon with features for tests: the other ways to build it.
+fn test_build_steps(workspace: &Workspace) -> Vec<Step> {
+    let steps = |build: TestBuild, names: [&'static str; 3], unit_tests| {
+        let target = workspace.test_folder(build);
+        let step = |name, kind, command, last: &[&str]| {
+            let first = [
+                command,
+                "-p",
+                "nosnoop-gpu",
+                "--features",
+                build.feature,
+                "--target-dir",
+                &target,
+            ];
+            Step::new(name, kind, 30, &[&first[..], last].concat())
+        };
+        let [clippy, make, test] = names;
+        let lints = ["--all-targets", "--", "-D", "warnings"];
+        let tests = ["--lib", unit_tests, "--", "--show-output"];
+        [
+            step(clippy, Kind::Check, "clippy", &lints),
+            step(make, Kind::Check, "build", &[]),
+            step(test, Kind::Tests, "test", &tests),
+        ]
     };
-    [
-        step(
-            "clippy-test-memtype",
-            Kind::Check,
-            "clippy",
-            &["--all-targets", "--", "-D", "warnings"],
-        ),
-        step("build-test-memtype", Kind::Check, "build", &[]),
-        step(
-            "test-test-memtype",
-            Kind::Tests,
-            "test",
-            &["--lib", "memory::test_memtype", "--", "--show-output"],
-        ),
-    ]
+    let memtype = [
+        "clippy-test-memtype",
+        "build-test-memtype",
+        "test-test-memtype",
+    ];
+    let bugs = ["clippy-test-bugs", "build-test-bugs", "test-test-bugs"];
+    let mut all = Vec::new();
+    all.extend(steps(TEST_MEMTYPE, memtype, "memory::test_memtype"));
+    all.extend(steps(TEST_BUGS, bugs, "planted::"));
+    all
 }
 
 fn has_cargo_deny() -> bool {
@@ -400,7 +424,7 @@ fn has_cargo_deny() -> bool {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{Kind, Options, Workspace, steps};
+    use super::{Kind, Options, TEST_BUGS, TEST_MEMTYPE, TestBuild, Workspace, steps};
 
     fn workspace() -> Workspace {
         Workspace {
@@ -464,13 +488,15 @@ mod tests {
     fn only_its_own_steps_see_the_feature_for_tests() {
         for step in steps(&workspace(), Options::default()) {
             let line = step.command_line();
-            let has_feature = line.contains("--features test-memtype");
-            let has_folder = line.contains("--target-dir /w/target/test-memtype");
-            assert_eq!(has_feature, step.name.ends_with("test-memtype"), "{line}");
-            assert_eq!(has_feature, has_folder, "{line}");
-            let variable =
-                "NOSNOOP_GPU_TEST_MEMTYPE_BIN=\"/w/target/test-memtype/debug/nosnoop-gpu\"";
-            assert_eq!(line.contains(variable), step.name == "vm", "{line}");
+            for (build, user) in [(TEST_MEMTYPE, "vm"), (TEST_BUGS, "planted")] {
+                let TestBuild { feature, variable } = build;
+                let has_feature = line.contains(&format!("--features {feature}"));
+                let has_folder = line.contains(&format!("--target-dir /w/target/{feature}"));
+                assert_eq!(has_feature, step.name.ends_with(feature), "{line}");
+                assert_eq!(has_feature, has_folder, "{line}");
+                let named = format!("{variable}=\"/w/target/{feature}/debug/nosnoop-gpu\"");
+                assert_eq!(line.contains(&named), step.name == user, "{line}");
+            }
         }
     }
 

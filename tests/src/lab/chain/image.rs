@@ -55,7 +55,7 @@ pub(super) fn build(root: &Root, init: &Path, inner: &[u8]) -> Result<Vec<u8>> {
     let written = archive.write_all(inner);
     written.map_err(LabError::context(archive.path().display()))?;
     let release = programs::linked_statically("nosnoop-gpu", "nosnoop-gpu", Profile::Release)?;
-    let test_memtype = programs::static_test_memtype_daemon()?;
+    let test_memtype = programs::TEST_MEMTYPE.static_daemon()?;
     let (loader, libraries) = root.qemu.libraries()?;
     let mut files = vec![
         (QEMU.to_owned(), root.qemu.path().to_owned()),
