@@ -244,9 +244,8 @@ fn write_combining(
     host_cpu_access: bool,
     policy: Policy,
 ) -> Result<Way, Vec<Failure>> {
-    match policy.noncoherent {
-        Noncoherent::Off if is_noncoherent(traits.snooping) => return Err(vec![Failure::Off]),
-        Noncoherent::Off | Noncoherent::Auto | Noncoherent::Coerce => {}
+    if policy.noncoherent == Noncoherent::Off && traits.snooping != Snooping::Yes {
+        return Err(vec![Failure::Off]);
     }
     let mut obstacles = obstacles(traits, vmm, policy);
     if obstacles.is_empty() {

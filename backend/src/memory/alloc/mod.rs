@@ -171,7 +171,7 @@ impl Allocator {
             .filter(|&pages| pages != 0 && pages <= MAX_LEN)
             .ok_or(AllocError::Length { len })?;
         match &self.0 {
-            Kind::Memfd => memfd::allocate(len).map_err(|source| AllocError::Memfd { len, source }),
+            Kind::Memfd => plain(len),
             #[cfg(test)]
             Kind::Claiming(traits) => {
                 let file = memfd::sealed_file(len);
@@ -179,12 +179,20 @@ impl Allocator {
                 memory.map_err(|source| AllocError::Memfd { len, source })
             }
             Kind::Udmabuf(udmabuf) => udmabuf.allocate(len),
-            Kind::Vgem(vgem) => vgem.allocate(len),
+            Kind::Vgem(vgem) => match want {
+                Want::Noncoherent => vgem.allocate(len),
+                // vgem has none, and where CPUs are all there is, plain memory is the same.
+                Want::Coherent => plain(len),
+            },
             Kind::I915(i915) => i915.allocate(len, want),
             Kind::Xe(xe) => xe.allocate(len, want),
             Kind::Amdgpu(amdgpu) => amdgpu.allocate(len, want),
         }
     }
+}
+
+fn plain(len: u64) -> Result<HostMemory, AllocError> {
+    memfd::allocate(len).map_err(|source| AllocError::Memfd { len, source })
 }
 
 #[cfg(test)]

@@ -111,8 +111,8 @@ fn sentence(failure: Failure, vmm: &VmmFacts, policy: Policy) -> String {
         Failure::CachedNotSnooped => "devices: not all are known to snoop, and the host maps it \
              cached; use write-combining memory or devices that snoop"
             .to_owned(),
-        Failure::Off => "devices: not all are known to snoop, which --noncoherent=off refuses; \
-             use --noncoherent=auto"
+        Failure::Off => "host mapping: write-combining, which --noncoherent=off takes only where \
+             every device is known to snoop; use --noncoherent=auto"
             .to_owned(),
         Failure::Unverified => with_way_out(
             "host mapping: this way to allocate was never verified on hardware; \

@@ -66,8 +66,15 @@ pub(super) const CASES: [Case; 7] = [
     ),
     release(
         "vgem off",
-        VGEM,
-        &["--render-node", VGEM, "--noncoherent", "off"],
+        MEMFD,
+        &[
+            "--render-node",
+            VGEM,
+            "--vmm-memtype",
+            "honored",
+            "--noncoherent",
+            "off",
+        ],
     ),
     // Cached memory announced as what it is not: the check has to see it.
     Case {

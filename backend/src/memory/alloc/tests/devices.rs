@@ -209,10 +209,20 @@ fn amdgpu_snoops_by_generation_and_kernel() {
 fn vgem_is_write_combining_without_a_device() {
     let combined = traits(MapCache::Wc, PageKinds::Ram, Snooping::NoDevice, true);
     for handout in [NODE, DMA_BUF] {
-        for want in [Want::Coherent, Want::Noncoherent] {
-            check(Model::Vgem { render: false }, handout, want, combined);
-        }
+        let model = Model::Vgem { render: false };
+        check(model, handout, Want::Noncoherent, combined);
     }
+}
+
+#[test]
+fn cached_memory_in_place_of_vgems_is_plain_memory() {
+    let bench = Bench::new(Model::Vgem { render: false }, NODE);
+    let memory = bench.allocator().allocate(5000, Want::Coherent).unwrap();
+    let plain = Allocator::memfd().allocate(5000, Want::Coherent).unwrap();
+    assert_eq!(memory.traits(), plain.traits());
+    assert_eq!(memory.len(), 8192);
+    assert_eq!(bench.device.open_handles(), 0);
+    assert!(bench.device.truth(&bench.node, &memory).is_err());
 }
 
 #[test]

@@ -315,23 +315,21 @@ fn unverified_memory_that_is_allowed_is_like_any_other() {
 }
 
 #[test]
-fn noncoherent_off_refuses_what_devices_do_not_snoop_and_only_that() {
+fn noncoherent_off_takes_write_combining_only_where_every_device_snoops() {
     let off = Policy {
         noncoherent: Noncoherent::Off,
         ..Policy::default()
     };
-    for snooping in [Snooping::No, Snooping::Unknown] {
+    for snooping in [Snooping::No, Snooping::Unknown, Snooping::NoDevice] {
         let plan = plan(&traits(snooping, WC, RAM), &honors(), false, off);
         assert_eq!(
             refused(&plan),
-            "devices: not all are known to snoop, which --noncoherent=off refuses; use \
-             --noncoherent=auto"
+            "host mapping: write-combining, which --noncoherent=off takes only where every device \
+             is known to snoop; use --noncoherent=auto"
         );
     }
-    for snooping in [Snooping::Yes, Snooping::NoDevice] {
-        let plan = plan(&traits(snooping, WC, RAM), &honors(), false, off);
-        assert_eq!(mapped(&plan).3, END_TO_END);
-    }
+    let plan = plan(&traits(Snooping::Yes, WC, RAM), &honors(), false, off);
+    assert_eq!(mapped(&plan).3, END_TO_END);
 }
 
 #[test]
