@@ -149,7 +149,9 @@ pub fn run(parts: &Parts) -> Result<ChainReport> {
     let mut cases = Vec::new();
     for (number, case) in CASES.iter().enumerate() {
         let begun = Instant::now();
-        let found = look(&mut inner, number, case)?;
+        let refused = |checked: &&Checked| matches!(checked.found, Found::Refused(_));
+        let refusals = cases.iter().filter(refused).count();
+        let found = look(&mut inner, number, case, refusals)?;
         if number == 0 {
             first = since(started);
         }
@@ -175,9 +177,8 @@ pub fn run(parts: &Parts) -> Result<ChainReport> {
     })
 }
 
-/// Goes through one case.
-fn look(inner: &mut Inner<'_>, number: usize, case: &Case) -> Result<Found> {
-    let said_before = inner.outer.console().all().len();
+/// Goes through one case, with `refusals` among the earlier ones.
+fn look(inner: &mut Inner<'_>, number: usize, case: &Case, refusals: usize) -> Result<Found> {
     match inner.reach()? {
         Reached::Mapped {
             image,
@@ -199,7 +200,7 @@ fn look(inner: &mut Inner<'_>, number: usize, case: &Case) -> Result<Found> {
         } => Ok(Found::Refused(Refused {
             described,
             failure,
-            reason: inner.refusal(said_before)?,
+            reason: inner.refusal(refusals)?,
             still_mapped: inner.mappings(case.file)?.len(),
         })),
         other => {

@@ -86,16 +86,16 @@ impl Inner<'_> {
         self.outer.read(&path, file)
     }
 
-    /// Why the daemon has refused to map an image, as it has told its operator on the outer
-    /// machine's console after the first `from` lines.
-    pub(super) fn refusal(&mut self, from: usize) -> Result<String> {
+    /// Why a daemon has refused to map an image, as it has told its operator on the outer machine's
+    /// console; `earlier` daemons have told of theirs before. Each tells once, and the guest goes from
+    /// one to the next without waiting to be looked at.
+    pub(super) fn refusal(&mut self, earlier: usize) -> Result<String> {
         self.outer
             .wait_for("the daemon's word on its refusal", |outer| {
                 let lines = outer.console().all();
-                let said = lines.iter().skip(from);
-                let mut said = said.filter_map(|line| line.split_once(REFUSAL));
+                let mut said = lines.iter().filter_map(|line| line.split_once(REFUSAL));
                 Ok(said
-                    .next()
+                    .nth(earlier)
                     .map(|(_, reason)| reason.trim_start().to_owned()))
             })
     }
