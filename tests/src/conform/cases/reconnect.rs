@@ -255,8 +255,10 @@ fn leaves_in_a_message(trial: &mut Trial) -> Outcome {
 
 fn fewer_features(trial: &mut Trial) -> Outcome {
     kit::begin(show(&mut trial.start()?, 1))?;
-    let mut options = SessionOptions::default();
-    options.features = feature::VERSION_1 | feature::PROTOCOL_FEATURES;
+    let options = SessionOptions {
+        features: feature::VERSION_1 | feature::PROTOCOL_FEATURES,
+        ..SessionOptions::default()
+    };
     let mut session = next(trial, &options)?;
     show(&mut session, 2)?;
     kit::works(&mut session)
