@@ -14,6 +14,9 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "conform/fake.rs"]
+mod fake;
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -199,6 +202,40 @@ fn what_cannot_be_tested_is_said_in_one_line_with_status_2() {
     }
 }
 
+#[test]
+fn a_signal_that_ends_the_program_ends_the_back_end_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let command = format!("echo $$ > {}; sleep 1000 # {{socket}}", pid.display());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_nosnoop-conform"))
+        .args(["--spawn", &command, "--patience", "60"])
+        .spawn()
+        .unwrap();
+    let wait_until = |what: &str, holds: &mut dyn FnMut() -> bool| {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let mut written = String::new();
+    wait_until("the back-end did not start", &mut || {
+        written = std::fs::read_to_string(&pid).unwrap_or_default();
+        written.ends_with('\n')
+    });
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&program),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    assert_eq!(program.wait().unwrap().code(), Some(128 + 15));
+    let stat = format!("/proc/{}/stat", written.trim());
+    wait_until("the back-end is left", &mut || {
+        // Whoever collects it now is not ours: dead is enough.
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
 /// A socket on which each connection meets `serve`.
 fn stranger(dir: &Path, serve: impl Fn(UnixStream) + Send + 'static) -> String {
     let path = dir.join("stranger.sock");
@@ -283,12 +320,9 @@ const FAKE: [&str; 3] = [
     "NOSNOOP_FAKE_PIDS",
 ];
 
-/// No test, but a back-end in a process of its own: it offers VERSION_1 and nothing else, answers
-/// the first GET_FEATURES of a connection, and dies of anything after, in the way it was told.
-#[test]
-#[ignore = "a process that other tests of this file start"]
-fn fake_backend() {
-    let [socket, mode, pids] = FAKE.map(|name| std::env::var(name).unwrap());
+/// A back-end in a process of its own: it offers VERSION_1 and nothing else, answers the first
+/// GET_FEATURES of a connection, and dies of anything after, in the way it was told.
+fn fake_backend([socket, mode, pids]: [String; 3]) {
     let pid = std::process::id();
     std::fs::write(Path::new(&pids).join(pid.to_string()), "").unwrap();
     let listener = UnixListener::bind(socket).unwrap();
@@ -327,7 +361,7 @@ fn on_fake(mode: &str) -> (Option<i32>, serde_json::Value, PathBuf, tempfile::Te
     std::fs::create_dir(&pids).unwrap();
     let this = std::env::current_exe().unwrap();
     let command = format!(
-        "fake=env {}={{socket}} {}={mode} {}={} {} --exact fake_backend --ignored --nocapture",
+        "fake=env {}={{socket}} {}={mode} {}={} {} --exact {DYING} --nocapture",
         FAKE[0],
         FAKE[1],
         FAKE[2],
@@ -350,8 +384,14 @@ fn on_fake(mode: &str) -> (Option<i32>, serde_json::Value, PathBuf, tempfile::Te
     (output.status.code(), rows, pids, dir)
 }
 
+/// The name of the test below, which is also what its back-ends run.
+const DYING: &str = "a_back_end_that_dies_fails_the_case_that_saw_it_and_is_started_again";
+
 #[test]
 fn a_back_end_that_dies_fails_the_case_that_saw_it_and_is_started_again() {
+    if let [Ok(socket), Ok(mode), Ok(pids)] = FAKE.map(std::env::var) {
+        return fake_backend([socket, mode, pids]);
+    }
     for (mode, says) in [
         ("abort", "signal 6"),
         ("exit", "status 7"),

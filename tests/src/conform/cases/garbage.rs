@@ -335,7 +335,7 @@ fn noisy_commands(trial: &mut Trial) -> Outcome {
             _ => 0x300 + (random.next() % 2) as u32,
         };
         let mut body = noise(1000 + seed, 80);
-        if random.next() % 2 == 0 {
+        if random.next().is_multiple_of(2) {
             // Small numbers reach further than large ones.
             body.iter_mut().enumerate().for_each(|(at, byte)| {
                 *byte = if at % 4 == 0 { *byte % 8 } else { 0 };

@@ -1,4 +1,5 @@
-//! Reports of runs: for programs ([`json`], [`junit`]) and for people ([`html`], [`markdown`]).
+//! Reports of runs: for programs ([`mod@json`], [`mod@junit`]) and for people ([`mod@html`],
+//! [`mod@markdown`]).
 
 pub mod html;
 pub mod json;
