@@ -6,13 +6,11 @@ use crate::conform::trial::Trial;
 use crate::frontend::memory::{PAGE, Span};
 use crate::frontend::message::feature;
 use crate::frontend::pixels::{FORMATS, Picture, Random, noise};
-use crate::frontend::request::{
-    self, BLOB_MEM_GUEST, BLOB_MEM_HOST3D, CreateBlob, MemEntry, ScanoutBlob,
-};
+use crate::frontend::request::{self, BLOB_MEM_GUEST, CreateBlob, ScanoutBlob};
 use crate::frontend::response::HEADER;
 use crate::frontend::{Rect, Session};
 
-const BLOBS: Needs = Needs::features(feature::RESOURCE_BLOB);
+pub(super) const BLOBS: Needs = Needs::features(feature::RESOURCE_BLOB);
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
@@ -74,97 +72,9 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         group: Group::GuestBlob,
-        number: 8,
-        name: "a scanout that reaches beyond the blob is refused, and what is shown stays",
-        sentences: &["gpu-blob-12", "gpu-scanout-2", "gpu-header-3"],
-        needs: BLOBS,
-        run: beyond_the_blob,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 9,
-        name: "a scanout rectangle outside the picture is refused",
-        sentences: &["gpu-scanout-2", "gpu-header-3"],
-        needs: BLOBS,
-        run: rectangle_outside,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 10,
-        name: "a scanout of a blob in no known format is refused",
-        sentences: &["gpu-blob-13", "gpu-header-3"],
-        needs: BLOBS,
-        run: unknown_format,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 11,
-        name: "a scanout of a resource that is not there, or is no blob, is refused",
-        sentences: &["gpu-blob-12", "gpu-header-3"],
-        needs: BLOBS,
-        run: no_blob,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 12,
-        name: "resource id 0 and ids in use are refused",
-        sentences: &["gpu-blob-1", "gpu-header-3"],
-        needs: BLOBS,
-        run: bad_ids,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 13,
-        name: "a kind of memory that is 0 or unknown is refused",
-        sentences: &["gpu-blob-2", "gpu-header-3"],
-        needs: BLOBS,
-        run: unknown_memory,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 14,
-        name: "host memory without VIRGL, or without a context, is refused",
-        sentences: &["gpu-blob-6", "gpu-blob-8"],
-        needs: BLOBS,
-        run: host_memory_without_context,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 15,
-        name: "more entries claimed than sent are refused without harm",
-        sentences: &["gpu-blob-3", "gpu-header-3"],
-        needs: BLOBS,
-        run: entries_missing,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 16,
-        name: "a blob larger than its memory is refused, or shows nothing beyond it",
-        sentences: &["gpu-blob-12"],
-        needs: BLOBS,
-        run: larger_than_memory,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 17,
-        name: "memory outside the guest's is refused, when it is given or when it is used",
-        sentences: &["gpu-header-3"],
-        needs: BLOBS,
-        run: memory_outside,
-    },
-    Case {
-        group: Group::GuestBlob,
-        number: 18,
-        name: "a blob in guest memory is not mapped into the host visible region",
-        sentences: &["gpu-map-1", "gpu-map-5", "gpu-header-3"],
-        needs: BLOBS,
-        run: not_mapped,
-    },
-    Case {
-        group: Group::GuestBlob,
         number: 19,
         name: "what the guest says about mapping and sharing does not stop a blob from being made",
-        sentences: &["gpu-blob-1", "gpu-blob-9"],
+        sentences: &["gpu-blob-1"],
         needs: BLOBS,
         run: flags,
     },
@@ -187,18 +97,18 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// A blob of whole pages that holds `len` bytes, made of these pieces of memory.
-fn blob_of(session: &mut Session, id: u32, spans: &[Span]) -> Outcome {
+pub(super) fn blob_of(session: &mut Session, id: u32, spans: &[Span]) -> Outcome {
     let len: u64 = spans.iter().map(|span| u64::from(span.len)).sum();
     Ok(session.gpu.create_blob_guest(id, len, spans)?)
 }
 
 /// Memory for `len` bytes in whole pages.
-fn memory(session: &Session, len: usize) -> Result<Span, crate::conform::Stop> {
+pub(super) fn memory(session: &Session, len: usize) -> Result<Span, crate::conform::Stop> {
     Ok(session.ram.alloc(len.next_multiple_of(PAGE as usize))?)
 }
 
 /// Writes bytes into a blob's memory, flushes it and waits for what must be shown.
-fn flush_and_check(
+pub(super) fn flush_and_check(
     session: &mut Session,
     spans: &[Span],
     blob: ScanoutBlob,
@@ -326,106 +236,8 @@ fn backing_replaced(trial: &mut Trial) -> Outcome {
     kit::works(&mut session)
 }
 
-/// Shows a blob of 100 x 100 whole, tries these instead, each to be refused, and checks that it is
-/// still shown.
-fn refuse_each(trial: &mut Trial, bad: impl Fn(ScanoutBlob) -> Vec<ScanoutBlob>) -> Outcome {
-    let mut session = trial.start()?;
-    let span = session.ram.alloc(40_960)?;
-    blob_of(&mut session, 1, &[span])?;
-    let good = plain(1, 100, 100);
-    session.gpu.set_scanout_blob(good)?;
-    for blob in bad(good) {
-        let request = request::set_scanout_blob(blob);
-        refused(&mut session, &format!("{blob:?}"), &request)?;
-    }
-    flush_and_check(&mut session, &[span], good, &noise(1, 40_000))?;
-    kit::works(&mut session)
-}
-
-fn beyond_the_blob(trial: &mut Trial) -> Outcome {
-    refuse_each(trial, |good| {
-        let tall = Rect::sized(100, 103);
-        let most = u32::MAX;
-        vec![
-            ScanoutBlob {
-                offset: 964,
-                ..good
-            },
-            ScanoutBlob {
-                offset: most - 3,
-                ..good
-            },
-            ScanoutBlob {
-                stride: 412,
-                ..good
-            },
-            ScanoutBlob {
-                stride: most - 3,
-                ..good
-            },
-            ScanoutBlob {
-                height: 103,
-                rect: tall,
-                ..good
-            },
-            ScanoutBlob {
-                width: most,
-                height: most,
-                rect: Rect::sized(most, most),
-                ..good
-            },
-        ]
-    })
-}
-
-fn rectangle_outside(trial: &mut Trial) -> Outcome {
-    refuse_each(trial, |good| {
-        let with = |rect| ScanoutBlob { rect, ..good };
-        vec![
-            with(Rect::new(1, 0, 100, 100)),
-            with(Rect::new(0, 1, 100, 100)),
-            with(Rect::new(100, 0, 1, 1)),
-            with(Rect::new(u32::MAX, 0, 2, 1)),
-            with(Rect::sized(u32::MAX, 1)),
-        ]
-    })
-}
-
-fn unknown_format(trial: &mut Trial) -> Outcome {
-    refuse_each(trial, |good| {
-        let formats = [0, 5, 66, 69, 135, 0x3432_5258, u32::MAX];
-        formats
-            .map(|format| ScanoutBlob { format, ..good })
-            .to_vec()
-    })
-}
-
-fn no_blob(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    session
-        .gpu
-        .create_picture(2, crate::frontend::pixels::BGRX, 64, 64)?;
-    for resource in [2, 77, u32::MAX] {
-        let request = request::set_scanout_blob(plain(resource, 64, 64));
-        let what = format!("SET_SCANOUT_BLOB of resource {resource}");
-        refused(&mut session, &what, &request)?;
-    }
-    let span = memory(&session, 4 * 64 * 64)?;
-    blob_of(&mut session, 1, &[span])?;
-    for scanout in [16, 17, u32::MAX] {
-        let blob = ScanoutBlob {
-            scanout,
-            ..plain(1, 64, 64)
-        };
-        let request = request::set_scanout_blob(blob);
-        let what = format!("SET_SCANOUT_BLOB of scanout {scanout}");
-        refused(&mut session, &what, &request)?;
-    }
-    kit::works(&mut session)
-}
-
 /// A good request for a blob of one page.
-const ONE_PAGE: CreateBlob = CreateBlob {
+pub(super) const ONE_PAGE: CreateBlob = CreateBlob {
     resource: 1,
     mem: BLOB_MEM_GUEST,
     flags: 0,
@@ -433,156 +245,6 @@ const ONE_PAGE: CreateBlob = CreateBlob {
     blob_id: 0,
     size: PAGE,
 };
-
-/// Sends requests that are all to be refused, and then the good one.
-fn refuse_blobs(trial: &mut Trial, bad: &[(&str, CreateBlob)]) -> Outcome {
-    let mut session = trial.start()?;
-    let entry = [memory(&session, 1)?.into()];
-    for (what, blob) in bad {
-        let entries: &[MemEntry] = if blob.count == 0 { &[] } else { &entry };
-        refused(&mut session, what, &request::create_blob(*blob, entries))?;
-    }
-    let good = request::create_blob(ONE_PAGE, &entry);
-    session.gpu.command("RESOURCE_CREATE_BLOB", &good)?;
-    kit::works(&mut session)
-}
-
-fn bad_ids(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    let span = memory(&session, 1)?;
-    let entry = [span.into()];
-    let zero = CreateBlob {
-        resource: 0,
-        ..ONE_PAGE
-    };
-    let zero = request::create_blob(zero, &entry);
-    refused(&mut session, "a blob with id 0", &zero)?;
-    blob_of(&mut session, 1, &[span])?;
-    session.gpu.create_2d(2, 2, 16, 16)?;
-    for resource in [1, 2] {
-        let taken = request::create_blob(
-            CreateBlob {
-                resource,
-                ..ONE_PAGE
-            },
-            &entry,
-        );
-        refused(
-            &mut session,
-            &format!("a blob with the taken id {resource}"),
-            &taken,
-        )?;
-    }
-    let taken = request::create_2d(1, 2, 16, 16);
-    refused(&mut session, "a 2D resource with the id of a blob", &taken)?;
-    kit::works(&mut session)
-}
-
-fn unknown_memory(trial: &mut Trial) -> Outcome {
-    refuse_blobs(
-        trial,
-        &[0, 4, 0x10, u32::MAX].map(|mem| {
-            (
-                "a blob of an unknown kind of memory",
-                CreateBlob { mem, ..ONE_PAGE },
-            )
-        }),
-    )
-}
-
-fn host_memory_without_context(trial: &mut Trial) -> Outcome {
-    // The session has not accepted VIRGL.
-    let host = CreateBlob {
-        mem: BLOB_MEM_HOST3D,
-        count: 0,
-        ..ONE_PAGE
-    };
-    let both = CreateBlob { mem: 3, ..ONE_PAGE };
-    refuse_blobs(
-        trial,
-        &[
-            ("a blob in host memory", host),
-            ("a blob in both memories", both),
-        ],
-    )
-}
-
-fn entries_missing(trial: &mut Trial) -> Outcome {
-    let with = |count| CreateBlob { count, ..ONE_PAGE };
-    refuse_blobs(
-        trial,
-        &[
-            ("one entry of two", with(2)),
-            ("one entry of 2^28", with(1 << 28)),
-            ("one entry of 2^32 - 1", with(u32::MAX)),
-        ],
-    )
-}
-
-fn larger_than_memory(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    let entry = [memory(&session, 1)?.into()];
-    for (id, size) in (1..).zip([2 * PAGE, 1 << 20, 1 << 40, u64::MAX - 4095]) {
-        let blob = CreateBlob {
-            resource: id,
-            size,
-            ..ONE_PAGE
-        };
-        let create = request::create_blob(blob, &entry);
-        let what = format!("a blob of {size:#x} bytes in one page");
-        if !succeeds(&mut session, &what, &create)? {
-            continue;
-        }
-        // The second page of the picture is nowhere.
-        let scanout = request::set_scanout_blob(plain(id, 32, 64));
-        if succeeds(&mut session, "a scanout of it", &scanout)? {
-            let flush = request::flush(id, Rect::sized(32, 64));
-            refused(&mut session, "a flush of it", &flush)?;
-        }
-    }
-    kit::works(&mut session)
-}
-
-fn memory_outside(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    for (id, addr) in (1..).zip([0, 0xdead_0000_0000, u64::MAX - 4095]) {
-        let outside = [MemEntry {
-            addr,
-            len: PAGE as u32,
-        }];
-        let create = request::create_blob(
-            CreateBlob {
-                resource: id,
-                ..ONE_PAGE
-            },
-            &outside,
-        );
-        if !succeeds(&mut session, "a blob outside guest memory", &create)? {
-            continue;
-        }
-        let scanout = request::set_scanout_blob(plain(id, 32, 32));
-        if succeeds(&mut session, "a scanout of it", &scanout)? {
-            let flush = request::flush(id, Rect::sized(32, 32));
-            refused(
-                &mut session,
-                &format!("a flush of memory at {addr:#x}"),
-                &flush,
-            )?;
-        }
-    }
-    kit::works(&mut session)
-}
-
-fn not_mapped(trial: &mut Trial) -> Outcome {
-    let mut session = trial.session(&kit::with_host_blobs())?;
-    let span = memory(&session, 1)?;
-    blob_of(&mut session, 1, &[span])?;
-    let map = request::map_blob(1, 0);
-    refused(&mut session, "RESOURCE_MAP_BLOB of guest memory", &map)?;
-    let unmap = request::unmap_blob(1);
-    refused(&mut session, "RESOURCE_UNMAP_BLOB of guest memory", &unmap)?;
-    kit::works(&mut session)
-}
 
 fn flags(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;

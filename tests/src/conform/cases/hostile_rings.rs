@@ -9,14 +9,11 @@ use std::time::Duration;
 use super::kit::{self, readable, writable};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check};
 use crate::conform::trial::Trial;
-use crate::frontend::memory::{Span, USER_OFFSET};
-use crate::frontend::message::{VringAddr, feature, protocol};
+use crate::frontend::memory::Span;
 use crate::frontend::request::{self, Cursor};
 use crate::frontend::response::{DISPLAY_INFO, HEADER};
-use crate::frontend::ring::{DESC_INDIRECT, DESC_NEXT, Descriptor};
-use crate::frontend::{Deadline, Error, Session, SessionOptions};
-
-const INDIRECT: Needs = Needs::features(feature::INDIRECT_DESC);
+use crate::frontend::ring::{DESC_NEXT, Descriptor};
+use crate::frontend::{Deadline, Error, Session};
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
@@ -40,7 +37,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::HostileRings,
         number: 3,
         name: "an available index that goes back",
-        sentences: &["ring-11"],
+        sentences: &[],
         needs: Needs::NOTHING,
         run: index_goes_back,
     },
@@ -48,7 +45,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::HostileRings,
         number: 4,
         name: "a descriptor that is its own next",
-        sentences: &["ring-6"],
+        sentences: &[],
         needs: Needs::NOTHING,
         run: own_next,
     },
@@ -56,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::HostileRings,
         number: 5,
         name: "a chain that runs in a circle",
-        sentences: &["ring-6"],
+        sentences: &[],
         needs: Needs::NOTHING,
         run: circle,
     },
@@ -96,7 +93,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::HostileRings,
         number: 10,
         name: "buffers of four gigabytes",
-        sentences: &["ring-6"],
+        sentences: &[],
         needs: Needs::NOTHING,
         run: huge_buffers,
     },
@@ -104,7 +101,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::HostileRings,
         number: 11,
         name: "a writable descriptor before a readable one",
-        sentences: &["ring-3"],
+        sentences: &[],
         needs: Needs::NOTHING,
         run: writable_first,
     },
@@ -134,125 +131,29 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         group: Group::HostileRings,
-        number: 15,
-        name: "an indirect table inside an indirect table",
-        sentences: &["ring-7"],
-        needs: INDIRECT,
-        run: indirect_in_indirect,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 16,
-        name: "an indirect table of no or a broken length",
-        sentences: &[],
-        needs: INDIRECT,
-        run: indirect_length,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 17,
-        name: "an indirect table outside guest memory",
-        sentences: &[],
-        needs: INDIRECT,
-        run: indirect_outside,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 18,
-        name: "an indirect descriptor that has a next",
-        sentences: &["ring-7"],
-        needs: INDIRECT,
-        run: indirect_with_next,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 19,
-        name: "an indirect table that runs in a circle or out of itself",
-        sentences: &["ring-6"],
-        needs: INDIRECT,
-        run: indirect_circle,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 20,
-        name: "an indirect descriptor that was not negotiated",
-        sentences: &["ring-7"],
-        needs: Needs::NOTHING,
-        run: indirect_not_negotiated,
-    },
-    Case {
-        group: Group::HostileRings,
         number: 21,
         name: "good and bad chains in turn: the good ones are answered, or the ring stops",
         sentences: &[],
         needs: Needs::NOTHING,
         run: good_and_bad,
     },
-    Case {
-        group: Group::HostileRings,
-        number: 22,
-        name: "a broken cursor ring leaves the control ring alone",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: broken_cursor_ring,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 23,
-        name: "a broken ring works after a reset of the device",
-        sentences: &["vu-27"],
-        needs: Needs::protocol(protocol::RESET_DEVICE),
-        run: device_reset_mends,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 24,
-        name: "the memory under a ring goes while it runs",
-        sentences: &["vu-30"],
-        needs: Needs::protocol(protocol::CONFIGURE_MEM_SLOTS),
-        run: memory_under_ring_gone,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 25,
-        name: "ring addresses outside guest memory",
-        sentences: &["vu-4"],
-        needs: Needs::NOTHING,
-        run: addresses_outside,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 26,
-        name: "a ring of 0 or 100 entries or more than 32768",
-        sentences: &["vu-4"],
-        needs: Needs::NOTHING,
-        run: odd_sizes,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 27,
-        name: "a ring that begins far from where its index is",
-        sentences: &["vu-19"],
-        needs: Needs::NOTHING,
-        run: strange_base,
-    },
 ];
 
 /// How long a ring that neither answers nor signals an error is watched.
-const PAUSE: Duration = Duration::from_millis(60);
+pub(super) const PAUSE: Duration = Duration::from_millis(60);
 
 /// A chain as it lies in the table, flags and links included, with GET_DISPLAY_INFO and room for its
 /// answer to build it of.
-struct Parts {
-    asked: Span,
-    answer: Span,
+pub(super) struct Parts {
+    pub(super) asked: Span,
+    pub(super) answer: Span,
 }
 
-fn start(trial: &mut Trial) -> Result<(Session, Parts), Stop> {
+pub(super) fn start(trial: &mut Trial) -> Result<(Session, Parts), Stop> {
     started(trial.start()?)
 }
 
-fn started(mut session: Session) -> Result<(Session, Parts), Stop> {
+pub(super) fn started(mut session: Session) -> Result<(Session, Parts), Stop> {
     kit::answers(&mut session)?;
     session.gpu.move_cursor(Cursor::default())?;
     let question = request::get_display_info();
@@ -263,7 +164,7 @@ fn started(mut session: Session) -> Result<(Session, Parts), Stop> {
 }
 
 /// Waits until the control ring has completed something or signalled an error, or for a while.
-fn settle(session: &mut Session) -> Outcome {
+pub(super) fn settle(session: &mut Session) -> Outcome {
     let ring = session.gpu.control.ring();
     let before = ring.used_index()?;
     let mut left = PAUSE;
@@ -277,7 +178,7 @@ fn settle(session: &mut Session) -> Outcome {
 
 /// What must hold after something hostile on the control ring: the back-end lives, the other queue
 /// goes on, and a reset of the control queue makes the device work again.
-fn contained(session: &mut Session, what: &str) -> Outcome {
+pub(super) fn contained(session: &mut Session, what: &str) -> Outcome {
     settle(session)?;
     let during = |step: &'static str| {
         move |error: Error| Stop::fail(format_args!("{what}: {step}: {error}"))
@@ -312,7 +213,7 @@ fn offer(
 }
 
 /// Offers two linked descriptors.
-fn offer_two(session: &mut Session, first: Descriptor, second: Descriptor) -> Outcome {
+pub(super) fn offer_two(session: &mut Session, first: Descriptor, second: Descriptor) -> Outcome {
     let link = |indices: &[u16]| {
         let (flags, next) = (first.flags | DESC_NEXT, indices[1]);
         vec![
@@ -328,7 +229,7 @@ fn offer_two(session: &mut Session, first: Descriptor, second: Descriptor) -> Ou
 }
 
 /// Offers one descriptor.
-fn offer_one(session: &mut Session, descriptor: Descriptor) -> Outcome {
+pub(super) fn offer_one(session: &mut Session, descriptor: Descriptor) -> Outcome {
     offer(session, |_| vec![descriptor], 1)
 }
 
@@ -432,7 +333,7 @@ fn next_outside(trial: &mut Trial) -> Outcome {
 }
 
 /// Guest addresses where there is no memory in the default layout.
-const NOWHERE: [u64; 4] = [0, 0x4000_0000, 1 << 50, u64::MAX - 0xfff];
+pub(super) const NOWHERE: [u64; 4] = [0, 0x4000_0000, 1 << 50, u64::MAX - 0xfff];
 
 fn request_outside(trial: &mut Trial) -> Outcome {
     let (mut session, parts) = start(trial)?;
@@ -544,91 +445,6 @@ fn head_twice(trial: &mut Trial) -> Outcome {
     kit::works(&mut session)
 }
 
-/// An indirect table of a good request, and a descriptor that refers to it.
-fn indirect(session: &Session, parts: &Parts) -> Result<Descriptor, Stop> {
-    let chain = [readable(parts.asked), writable(parts.answer)];
-    let table = session.gpu.control.indirect_table(&chain)?;
-    Ok(Descriptor {
-        flags: DESC_INDIRECT,
-        ..readable(table)
-    })
-}
-
-fn indirect_in_indirect(trial: &mut Trial) -> Outcome {
-    let (mut session, parts) = start(trial)?;
-    let inner = indirect(&session, &parts)?;
-    let outer = session.gpu.control.indirect_table(&[inner])?;
-    let outer = Descriptor {
-        flags: DESC_INDIRECT,
-        ..readable(outer)
-    };
-    offer_one(&mut session, outer)?;
-    contained(&mut session, "a table in a table")?;
-    // And a table that holds itself.
-    let itself = Descriptor {
-        flags: DESC_INDIRECT,
-        ..outer
-    };
-    session.ram.write(outer.addr, &itself.to_bytes())?;
-    offer_one(&mut session, itself)?;
-    contained(&mut session, "a table in itself")?;
-    kit::works(&mut session)
-}
-
-fn indirect_length(trial: &mut Trial) -> Outcome {
-    let (mut session, parts) = start(trial)?;
-    let good = indirect(&session, &parts)?;
-    for len in [0, 1, 15, 17, 31, u32::MAX, u32::MAX - 15] {
-        offer_one(&mut session, Descriptor { len, ..good })?;
-        contained(&mut session, &format!("a table of {len} bytes"))?;
-    }
-    kit::works(&mut session)
-}
-
-fn indirect_outside(trial: &mut Trial) -> Outcome {
-    let (mut session, parts) = start(trial)?;
-    let good = indirect(&session, &parts)?;
-    for addr in NOWHERE {
-        offer_one(&mut session, Descriptor { addr, ..good })?;
-        contained(&mut session, &format!("a table at {addr:#x}"))?;
-    }
-    kit::works(&mut session)
-}
-
-fn indirect_with_next(trial: &mut Trial) -> Outcome {
-    let (mut session, parts) = start(trial)?;
-    let good = indirect(&session, &parts)?;
-    offer_two(&mut session, good, writable(parts.answer))?;
-    contained(&mut session, "a table with a next")?;
-    kit::works(&mut session)
-}
-
-fn indirect_circle(trial: &mut Trial) -> Outcome {
-    let (mut session, parts) = start(trial)?;
-    for next in [0, 2, 1000, u16::MAX] {
-        let good = indirect(&session, &parts)?;
-        let first = Descriptor {
-            flags: DESC_NEXT,
-            next,
-            ..readable(parts.asked)
-        };
-        session.ram.write(good.addr, &first.to_bytes())?;
-        offer_one(&mut session, good)?;
-        contained(&mut session, &format!("next {next} in a table of 2"))?;
-    }
-    kit::works(&mut session)
-}
-
-fn indirect_not_negotiated(trial: &mut Trial) -> Outcome {
-    let mut options = SessionOptions::default();
-    options.features &= !feature::INDIRECT_DESC;
-    let (mut session, parts) = started(trial.session(&options)?)?;
-    let table = indirect(&session, &parts)?;
-    offer_one(&mut session, table)?;
-    contained(&mut session, "a table that was not negotiated")?;
-    kit::works(&mut session)
-}
-
 fn good_and_bad(trial: &mut Trial) -> Outcome {
     let (mut session, parts) = start(trial)?;
     let nowhere = Span {
@@ -668,119 +484,4 @@ fn good_and_bad(trial: &mut Trial) -> Outcome {
         &format!("good and bad in turn, {answered} good ones answered"),
     )?;
     kit::works(&mut session)
-}
-
-fn broken_cursor_ring(trial: &mut Trial) -> Outcome {
-    let (mut session, _) = start(trial)?;
-    session.gpu.cursor.ring().submit_head(9999, Vec::new())?;
-    session.gpu.cursor.ring().kick_always()?;
-    std::thread::sleep(PAUSE / 2);
-    for _ in 0..5 {
-        kit::answers(&mut session)?;
-    }
-    session.reset_queue(1)?;
-    session.gpu.move_cursor(Cursor::default())?;
-    kit::works(&mut session)
-}
-
-fn device_reset_mends(trial: &mut Trial) -> Outcome {
-    let (mut session, _) = start(trial)?;
-    for _ in 0..2 {
-        session.gpu.control.ring().submit_head(9999, Vec::new())?;
-        session.gpu.control.ring().kick_always()?;
-        settle(&mut session)?;
-        session.reset_device()?;
-        kit::answers(&mut session)?;
-        session.gpu.move_cursor(Cursor::default())?;
-    }
-    kit::works(&mut session)
-}
-
-fn memory_under_ring_gone(trial: &mut Trial) -> Outcome {
-    let (mut session, _) = start(trial)?;
-    let region = session.ram.regions()?[0].0;
-    session.vhost.remove_mem_region(region)?;
-    let question = request::get_display_info();
-    session.gpu.control.submit(&question, DISPLAY_INFO)?;
-    session.gpu.control.ring().kick_always()?;
-    std::thread::sleep(PAUSE);
-    // A front-end that takes a running ring's memory away may be hung up on.
-    if session.vhost.barrier().is_err() {
-        return Ok(());
-    }
-    let (region, fd) = session.ram.regions()?.remove(0);
-    let fd = std::os::fd::AsFd::as_fd(&fd);
-    session.vhost.add_mem_region(region, fd)?;
-    session.reset_queue(0)?;
-    session.reset_queue(1)?;
-    kit::works(&mut session)
-}
-
-/// Sets the control ring up as told, after it was stopped, and kicks it. `false` when the back-end
-/// refused or hung up, as it may when the front-end makes no sense.
-fn set_up(session: &Session, size: u32, base: u32, addr: VringAddr) -> Result<bool, Stop> {
-    let kick = rustix::event::eventfd(5, rustix::event::EventfdFlags::CLOEXEC);
-    let kick = kick.map_err(|error| Error::io("eventfd", error))?;
-    let vhost = &session.vhost;
-    let told = vhost
-        .set_vring_num(0, size)
-        .and_then(|()| vhost.set_vring_base(0, base))
-        .and_then(|()| vhost.set_vring_addr(0, addr))
-        .and_then(|()| vhost.set_vring_kick(0, Some(std::os::fd::AsFd::as_fd(&kick))))
-        .and_then(|()| vhost.set_vring_enable(0, true))
-        .and_then(|()| vhost.barrier());
-    match told {
-        Ok(()) => Ok(true),
-        Err(Error::Nack { .. } | Error::Closed(_) | Error::Io { .. }) => Ok(false),
-        Err(other) => Err(other.into()),
-    }
-}
-
-/// Sets the control ring up strangely, in each of these ways. That does no harm: the cursor
-/// queue goes on, and the control queue works when it is set up well. A back-end that hung up has
-/// nothing more to show than its life.
-fn set_up_each(session: &mut Session, ways: &[(String, u32, u32, VringAddr)]) -> Outcome {
-    for (what, size, base, addr) in ways {
-        session.stop_queue(0)?;
-        if !set_up(session, *size, *base, *addr)? && session.vhost.barrier().is_err() {
-            return Ok(());
-        }
-        std::thread::sleep(PAUSE / 4);
-        match contained(session, what) {
-            // Or only now, when it has looked at the ring.
-            Err(_) if session.vhost.barrier().is_err() => return Ok(()),
-            other => other?,
-        }
-    }
-    kit::works(session)
-}
-
-fn addresses_outside(trial: &mut Trial) -> Outcome {
-    let (mut session, _) = start(trial)?;
-    let end = USER_OFFSET + 0x10_0000 + (256 << 20) - 4096;
-    let ways = [0, end, USER_OFFSET - 4096, u64::MAX - 4095].map(|at| {
-        let addr = VringAddr {
-            descriptors: at,
-            used: at,
-            available: at,
-        };
-        (format!("a ring at {at:#x}"), 1024, 0, addr)
-    });
-    set_up_each(&mut session, &ways)
-}
-
-fn odd_sizes(trial: &mut Trial) -> Outcome {
-    let (mut session, _) = start(trial)?;
-    let addr = session.gpu.control.ring().addresses();
-    let sizes = [0, 100, 65_535, 65_536, u32::MAX];
-    let ways = sizes.map(|size| (format!("a ring of {size} entries"), size, 0, addr));
-    set_up_each(&mut session, &ways)
-}
-
-fn strange_base(trial: &mut Trial) -> Outcome {
-    let (mut session, _) = start(trial)?;
-    let addr = session.gpu.control.ring().addresses();
-    let bases = [1000, 65_535, 65_536, u32::MAX];
-    let ways = bases.map(|base| (format!("a ring from index {base} on"), 256, base, addr));
-    set_up_each(&mut session, &ways)
 }

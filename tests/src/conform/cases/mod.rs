@@ -14,14 +14,18 @@ mod formats;
 mod garbage;
 mod garbage_messages;
 mod guest_blob;
+mod guest_blob_bad;
 mod host_blob;
+mod host_blob_trouble;
 mod hostile_rings;
+mod hostile_setups;
 mod kit;
 mod memory_table;
 mod memtype;
 mod negotiation;
 mod reconnect;
 mod reset;
+mod ring_notifications;
 mod rings;
 mod scanout;
 mod two_d;
@@ -45,13 +49,17 @@ pub fn all() -> Vec<Case> {
         capsets::CASES,
         cross_domain::CASES,
         guest_blob::CASES,
+        guest_blob_bad::CASES,
         host_blob::CASES,
+        host_blob_trouble::CASES,
         memtype::CASES,
         memory_table::CASES,
         reset::CASES,
         reconnect::CASES,
         rings::CASES,
+        ring_notifications::CASES,
         hostile_rings::CASES,
+        hostile_setups::CASES,
         &garbage::cases(),
     ]
     .concat();

@@ -6,14 +6,12 @@ use crate::conform::trial::Trial;
 use crate::frontend::memory::Span;
 use crate::frontend::message::feature;
 use crate::frontend::pixels::{BGRX, Picture, noise};
-use crate::frontend::queue::Ticket;
 use crate::frontend::request::{self, Cursor, MemEntry};
 use crate::frontend::response::{self, DISPLAY_INFO, HEADER, resp};
 use crate::frontend::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor};
-use crate::frontend::{ChainShape, CommandQueue, Error, Rect, Session, SessionOptions, SplitRing};
+use crate::frontend::{ChainShape, Rect, Session, SessionOptions};
 
 const INDIRECT: Needs = Needs::features(feature::INDIRECT_DESC);
-const EVENT_IDX: Needs = Needs::features(feature::EVENT_IDX);
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
@@ -99,94 +97,6 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         group: Group::Rings,
-        number: 11,
-        name: "with EVENT_IDX each awaited completion comes with a notification",
-        sentences: &["ring-16"],
-        needs: EVENT_IDX,
-        run: event_idx_interrupts,
-    },
-    Case {
-        group: Group::Rings,
-        number: 12,
-        name: "with EVENT_IDX no kick is lost between batches of any size",
-        sentences: &["ring-16"],
-        needs: EVENT_IDX,
-        run: event_idx_kicks,
-    },
-    Case {
-        group: Group::Rings,
-        number: 13,
-        name: "with EVENT_IDX the available ring's flags mean nothing, and the used ring's are 0",
-        sentences: &["ring-15", "ring-21"],
-        needs: EVENT_IDX,
-        run: event_idx_flags,
-    },
-    Case {
-        group: Group::Rings,
-        number: 14,
-        name: "without EVENT_IDX each completion comes with a notification, whatever used_event is",
-        sentences: &["ring-12", "ring-14", "ring-21"],
-        needs: Needs::NOTHING,
-        run: no_event_idx,
-    },
-    Case {
-        group: Group::Rings,
-        number: 15,
-        name: "a kick without new buffers does no harm",
-        sentences: &["ring-22"],
-        needs: Needs::NOTHING,
-        run: spurious_kicks,
-    },
-    Case {
-        group: Group::Rings,
-        number: 16,
-        name: "a ring full of commands is answered, each command once",
-        sentences: &["ring-1"],
-        needs: Needs::NOTHING,
-        run: full_ring,
-    },
-    Case {
-        group: Group::Rings,
-        number: 17,
-        name: "indices wrap at 65536 on both queues",
-        sentences: &["vu-18", "vu-19"],
-        needs: Needs::NOTHING,
-        run: indices_wrap,
-    },
-    Case {
-        group: Group::Rings,
-        number: 18,
-        name: "rings of 2 to 1024 entries work",
-        sentences: &["ring-1"],
-        needs: Needs::NOTHING,
-        run: sizes,
-    },
-    Case {
-        group: Group::Rings,
-        number: 19,
-        name: "a ring of one entry works with indirect tables",
-        sentences: &["ring-1"],
-        needs: INDIRECT,
-        run: one_entry,
-    },
-    Case {
-        group: Group::Rings,
-        number: 20,
-        name: "a ring of 32768 entries, the largest there is, works",
-        sentences: &["ring-1"],
-        needs: Needs::NOTHING,
-        run: largest,
-    },
-    Case {
-        group: Group::Rings,
-        number: 21,
-        name: "both queues work at a time",
-        sentences: &["gpu-feature-3"],
-        needs: Needs::NOTHING,
-        run: both_queues,
-    },
-    Case {
-        group: Group::Rings,
         number: 22,
         name: "without any ring feature everything works",
         sentences: &["ring-1", "ring-14"],
@@ -204,14 +114,14 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// The default options without these features.
-fn without(features: u64) -> SessionOptions {
+pub(super) fn without(features: u64) -> SessionOptions {
     let mut options = SessionOptions::default();
     options.features &= !features;
     options
 }
 
 /// GET_DISPLAY_INFO laid out as `shape` says; its answer must be that to one laid out plainly.
-fn asks(session: &mut Session, what: &str, shape: &ChainShape) -> Outcome {
+pub(super) fn asks(session: &mut Session, what: &str, shape: &ChainShape) -> Outcome {
     let question = request::get_display_info();
     let plainly = match shape.indirect && session.gpu.control.ring().size() == 1 {
         true => ChainShape {
@@ -461,223 +371,6 @@ fn indirect_at_the_end(trial: &mut Trial) -> Outcome {
         let ordinary = if cut == 0 { &chain[1..] } else { &chain };
         let head = session.gpu.control.ring().submit(ordinary)?;
         answered(&mut session, head, answer)?;
-    }
-    kit::works(&mut session)
-}
-
-fn event_idx_interrupts(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    // A completion without a notification is found out by the one who waits for it.
-    for _ in 0..150 {
-        kit::answers(&mut session)?;
-        session.gpu.move_cursor(Cursor::default())?;
-    }
-    kit::works(&mut session)
-}
-
-/// Queues `count` commands, which are refused, without a kick.
-fn queue(session: &mut Session, count: usize) -> Result<Vec<Ticket>, Stop> {
-    let flush = request::flush(99, Rect::sized(1, 1));
-    let tickets = (0..count).map(|_| session.gpu.queue(&flush));
-    Ok(tickets.collect::<Result<_, _>>()?)
-}
-
-/// Waits for commands of [`queue`].
-fn collect(session: &mut Session, tickets: Vec<Ticket>) -> Outcome {
-    for ticket in tickets {
-        let answer = session.gpu.control.wait(ticket)?;
-        check(
-            answer.written() == HEADER && answer.kind() >= resp::OK_NODATA,
-            format_args!("{} bytes, type {:#06x}", answer.written(), answer.kind()),
-        )?;
-    }
-    Ok(())
-}
-
-fn event_idx_kicks(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    for round in 0..12 {
-        for count in [1, 2, 1 + round, 40] {
-            let mut tickets = queue(&mut session, count)?;
-            session.gpu.control.kick()?;
-            // A second batch while the first may be in work.
-            tickets.extend(queue(&mut session, 3)?);
-            session.gpu.control.kick()?;
-            collect(&mut session, tickets)?;
-        }
-    }
-    kit::works(&mut session)
-}
-
-fn event_idx_flags(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    let [_, available, used] = session.gpu.control.ring().parts();
-    // "No interrupt", which the device must not heed.
-    session.ram.write(available.addr, &1_u16.to_le_bytes())?;
-    for _ in 0..20 {
-        kit::answers(&mut session)?;
-        equal(
-            "flags of the used ring",
-            session.ram.load_u16(used.addr)?,
-            0,
-        )?;
-    }
-    kit::works(&mut session)
-}
-
-fn no_event_idx(trial: &mut Trial) -> Outcome {
-    let mut session = trial.session(&without(feature::EVENT_IDX))?;
-    let [_, available, used] = session.gpu.control.ring().parts();
-    let size = u64::from(session.gpu.control.ring().size());
-    for n in 0..60_u16 {
-        let question = request::get_display_info();
-        let ticket = session.gpu.control.submit(&question, DISPLAY_INFO)?;
-        let anything = n.wrapping_mul(0x3711);
-        let used_event = available.addr + 4 + 2 * size;
-        session.ram.write(used_event, &anything.to_le_bytes())?;
-        session.gpu.control.kick()?;
-        session.gpu.control.wait(ticket)?;
-        let flags = session.ram.load_u16(used.addr)?;
-        check(
-            flags <= 1,
-            format_args!("flags of the used ring: {flags:#x}"),
-        )?;
-    }
-    kit::works(&mut session)
-}
-
-fn spurious_kicks(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    for _ in 0..20 {
-        for _ in 0..10 {
-            session.gpu.control.ring().kick_always()?;
-            session.gpu.cursor.ring().kick_always()?;
-        }
-        kit::answers(&mut session)?;
-        session.gpu.move_cursor(Cursor::default())?;
-    }
-    kit::works(&mut session)
-}
-
-fn full_ring(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    for _ in 0..10 {
-        let count = session.gpu.control.ring().free_descriptors() / 2;
-        let tickets = queue(&mut session, count)?;
-        equal(
-            "free descriptors",
-            session.gpu.control.ring().free_descriptors(),
-            0,
-        )?;
-        session.gpu.control.kick()?;
-        collect(&mut session, tickets)?;
-    }
-    equal("chains left", session.gpu.control.ring().in_flight(), 0)?;
-    kit::works(&mut session)
-}
-
-fn indices_wrap(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    let start = 65_500;
-    for index in [0, 1] {
-        session.stop_queue(index)?;
-        session.queue(index).reset()?;
-        session.queue(index).ring().reset_to(start)?;
-        session.start_queue(index, u32::from(start))?;
-    }
-    for _ in 0..30 {
-        let tickets = queue(&mut session, 3)?;
-        session.gpu.control.kick()?;
-        collect(&mut session, tickets)?;
-        session.gpu.move_cursor(Cursor::default())?;
-        session.gpu.move_cursor(Cursor::default())?;
-    }
-    let base = session.stop_queue(0)?;
-    let expected = session.gpu.control.ring().next_avail();
-    check(
-        expected < 100,
-        format_args!("the index is {expected}, and should have wrapped"),
-    )?;
-    equal("base of the control ring", base, u32::from(expected))?;
-    session.start_queue(0, base)?;
-    kit::works(&mut session)
-}
-
-/// A device with rings of this size; skips where it cannot be had.
-fn sized(trial: &mut Trial, size: u16) -> Result<Session, Stop> {
-    let options = SessionOptions {
-        queue_sizes: [size, size],
-        ..SessionOptions::default()
-    };
-    let vhost = trial.connect()?;
-    match Session::over(vhost, &options) {
-        Err(Error::Nack { .. }) => Err(Stop::skip(format_args!(
-            "a ring of {size} entries is refused"
-        ))),
-        other => Ok(other?),
-    }
-}
-
-fn sizes(trial: &mut Trial) -> Outcome {
-    let mut session = sized(trial, 2)?;
-    for size in [2_u16, 4, 8, 64, 1024] {
-        if size > 2 {
-            // The next size on the same device: the queue is stopped and set up anew.
-            let event_idx = session.features & feature::EVENT_IDX != 0;
-            session.stop_queue(0)?;
-            let ring = SplitRing::new(&session.ram, 0, size, event_idx)?;
-            session.gpu.control = CommandQueue::new(session.ram.clone(), ring);
-            session.start_queue(0, 0)?;
-        }
-        for _ in 0..3 {
-            let count = usize::from(size / 2).min(200);
-            let tickets = queue(&mut session, count)?;
-            session.gpu.control.kick()?;
-            collect(&mut session, tickets)?;
-        }
-        asks(
-            &mut session,
-            &format!("a ring of {size}"),
-            &ChainShape::default(),
-        )?;
-    }
-    kit::works(&mut session)
-}
-
-fn one_entry(trial: &mut Trial) -> Outcome {
-    let mut session = sized(trial, 1)?;
-    let shape = ChainShape {
-        indirect: true,
-        ..ChainShape::default()
-    };
-    for _ in 0..50 {
-        asks(&mut session, "a ring of one entry", &shape)?;
-    }
-    let moved = request::move_cursor(Cursor::default());
-    session.gpu.cursor.call_shaped(&moved, 0, &shape)?;
-    Ok(session.check_display()?)
-}
-
-fn largest(trial: &mut Trial) -> Outcome {
-    let mut session = sized(trial, 32_768)?;
-    let tickets = queue(&mut session, 1500)?;
-    session.gpu.control.kick()?;
-    collect(&mut session, tickets)?;
-    kit::works(&mut session)
-}
-
-fn both_queues(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    for x in 0..10 {
-        let tickets = queue(&mut session, 20)?;
-        session.gpu.control.kick()?;
-        for _ in 0..5 {
-            session.gpu.move_cursor(Cursor {
-                x,
-                ..Cursor::default()
-            })?;
-        }
-        collect(&mut session, tickets)?;
     }
     kit::works(&mut session)
 }
