@@ -166,7 +166,6 @@ impl Ring {
             return;
         }
         let result = match self.vring.needs_notification() {
-            Ok(false) if planted(Bug::SignalUnwanted) => self.vring.signal_used_queue(),
             Ok(true) => self.vring.signal_used_queue(),
             Ok(false) => Ok(()),
             Err(error) => {
@@ -357,7 +356,9 @@ impl VringT<SharedGuestMemory> for Ring {
     }
 
     fn set_queue_ready(&self, ready: bool) {
-        self.shared.broken.store(false, Ordering::Relaxed);
+        if !planted(Bug::BrokenRingStays) {
+            self.shared.broken.store(false, Ordering::Relaxed);
+        }
         self.vring.set_queue_ready(ready);
     }
 
