@@ -14,6 +14,9 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "conform/fake.rs"]
+mod fake;
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -283,12 +286,9 @@ const FAKE: [&str; 3] = [
     "NOSNOOP_FAKE_PIDS",
 ];
 
-/// No test, but a back-end in a process of its own: it offers VERSION_1 and nothing else, answers
-/// the first GET_FEATURES of a connection, and dies of anything after, in the way it was told.
-#[test]
-#[ignore = "a process that other tests of this file start"]
-fn fake_backend() {
-    let [socket, mode, pids] = FAKE.map(|name| std::env::var(name).unwrap());
+/// A back-end in a process of its own: it offers VERSION_1 and nothing else, answers the first
+/// GET_FEATURES of a connection, and dies of anything after, in the way it was told.
+fn fake_backend([socket, mode, pids]: [String; 3]) {
     let pid = std::process::id();
     std::fs::write(Path::new(&pids).join(pid.to_string()), "").unwrap();
     let listener = UnixListener::bind(socket).unwrap();
@@ -327,7 +327,7 @@ fn on_fake(mode: &str) -> (Option<i32>, serde_json::Value, PathBuf, tempfile::Te
     std::fs::create_dir(&pids).unwrap();
     let this = std::env::current_exe().unwrap();
     let command = format!(
-        "fake=env {}={{socket}} {}={mode} {}={} {} --exact fake_backend --ignored --nocapture",
+        "fake=env {}={{socket}} {}={mode} {}={} {} --exact {DYING} --nocapture",
         FAKE[0],
         FAKE[1],
         FAKE[2],
@@ -350,8 +350,14 @@ fn on_fake(mode: &str) -> (Option<i32>, serde_json::Value, PathBuf, tempfile::Te
     (output.status.code(), rows, pids, dir)
 }
 
+/// The name of the test below, which is also what its back-ends run.
+const DYING: &str = "a_back_end_that_dies_fails_the_case_that_saw_it_and_is_started_again";
+
 #[test]
 fn a_back_end_that_dies_fails_the_case_that_saw_it_and_is_started_again() {
+    if let [Ok(socket), Ok(mode), Ok(pids)] = FAKE.map(std::env::var) {
+        return fake_backend([socket, mode, pids]);
+    }
     for (mode, says) in [
         ("abort", "signal 6"),
         ("exit", "status 7"),

@@ -8,7 +8,7 @@ use crate::frontend::driver::Resource;
 use crate::frontend::message::u32_at;
 use crate::frontend::pixels::{BGRX, Picture, noise};
 use crate::frontend::response::{self, resp};
-use crate::frontend::{DisplayConfig, Rect, Response, Session, SessionOptions};
+use crate::frontend::{DisplayConfig, Rect, Response, Session, SessionOptions, patience};
 
 /// How long a display is watched for what must not come. Whatever a back-end sends without being
 /// asked has come by then, as it has answered a request after.
@@ -158,6 +158,26 @@ pub(super) fn settle(session: &mut Session) -> Outcome {
 pub(super) fn scanouts(trial: &Trial) -> Option<u32> {
     let count = u32_at(trial.config()?.get(8..12)?, 0);
     (count > 0).then_some(count)
+}
+
+/// A device without a display socket, and how many scanouts it has. With one, the front-end decides
+/// how many the guest is told of, and a back-end has to take all sixteen.
+///
+/// # Errors
+/// [`Stop::Skip`] when the back-end does not say, or does not work like this.
+pub(super) fn headless(trial: &mut Trial) -> Result<(Session, u32), Stop> {
+    let count = scanouts(trial).filter(|count| *count <= 16);
+    let count =
+        count.ok_or_else(|| Stop::skip("the back-end does not say how many scanouts it has"))?;
+    let mut session = trial.session(&SessionOptions::headless())?;
+    session.gpu.control.set_patience(patience() / 4);
+    match session.gpu.display_info() {
+        Err(error) if error.is_timeout() => Err(Stop::skip(
+            "the back-end answers no command before it has a display socket",
+        )),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok((session, count)),
+    }
 }
 
 /// A device with `count` displays of 640 x 480 side by side, each with an EDID of its own.

@@ -118,6 +118,13 @@ pub(super) const CASES: &[Case] = &[
         ANY,
         flags_zero,
     ),
+    case(
+        13,
+        "a flush sends its rectangle and no more",
+        &[],
+        ANY,
+        damage_alone,
+    ),
 ];
 
 fn with(trial: &mut Trial, change: impl FnOnce(&mut DisplayConfig)) -> Result<Session, Stop> {
@@ -213,6 +220,19 @@ fn well_formed(trial: &mut Trial) -> Outcome {
     shown.session.gpu.set_scanout(0, 0, Rect::default())?;
     settle(&mut shown.session)?;
     Trial::usable(&mut shown.session)
+}
+
+fn damage_alone(trial: &mut Trial) -> Outcome {
+    let mut shown = Shown::new(trial, 100, 80)?;
+    for (seed, rect) in [(2, Rect::new(30, 20, 10, 5)), (3, Rect::new(0, 79, 100, 1))] {
+        let raw = noise(seed, shown.resource.len());
+        shown.session.gpu.paint(&shown.resource, &raw)?;
+        shown.session.gpu.flush(1, rect)?;
+        let fresh = Picture::of(BGRX, 100, 80, &raw);
+        shown.picture.copy_from(&fresh, rect);
+        shown.session.display().wait_picture(0, &shown.picture)?;
+    }
+    shown.finish()
 }
 
 fn flags_zero(trial: &mut Trial) -> Outcome {

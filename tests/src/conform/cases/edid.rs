@@ -1,6 +1,6 @@
 //! GET_EDID.
 
-use super::common::{self, displays, refused};
+use super::common::{self, displays, headless, refused};
 use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::message::{feature, u32_at};
@@ -61,6 +61,12 @@ pub(super) const CASES: &[Case] = &[
         "the EDID follows the display",
         &["gpu-edid-1", "vug-13"],
         follows,
+    ),
+    case(
+        7,
+        "without a display socket there is an EDID for each of num_scanouts, and for no other",
+        &["gpu-edid-1", "gpu-edid-2", "gpu-config-3"],
+        counted,
     ),
 ];
 
@@ -139,6 +145,18 @@ fn unknown_scanout(trial: &mut Trial) -> Outcome {
     let mut session = start(trial)?;
     for scanout in [16, 17, 255, 0x10000, 1 << 31, u32::MAX] {
         let what = format!("GET_EDID of scanout {scanout}");
+        refused(&mut session, &what, &request::get_edid(scanout))?;
+    }
+    Trial::usable(&mut session)
+}
+
+fn counted(trial: &mut Trial) -> Outcome {
+    let (mut session, count) = headless(trial)?;
+    for scanout in 0..count {
+        check_edid(&session.gpu.edid(scanout)?)?;
+    }
+    for scanout in count..16 {
+        let what = format!("GET_EDID of scanout {scanout} of {count}");
         refused(&mut session, &what, &request::get_edid(scanout))?;
     }
     Trial::usable(&mut session)

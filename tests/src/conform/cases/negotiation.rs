@@ -1,11 +1,13 @@
 //! Connection, features, configuration space.
 
-use super::common::Shown;
+use super::common::{Shown, headless, refused};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::message::{
     FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION, Header, Request, feature, protocol, u32_at,
 };
+use crate::frontend::pixels::BGRX;
+use crate::frontend::request;
 use crate::frontend::{Error, Profile, SessionOptions, VhostUser};
 
 /// Bytes of the configuration that every GPU has; `blob_alignment` follows where it is offered.
@@ -175,6 +177,13 @@ pub(super) const CASES: &[Case] = &[
         ACKS,
         without_acks,
     ),
+    case(
+        21,
+        "without a display socket exactly the scanouts below num_scanouts can be set",
+        &["gpu-config-3"],
+        CONFIG_SPACE,
+        counted_scanouts,
+    ),
 ];
 
 fn version_1(trial: &mut Trial) -> Outcome {
@@ -266,6 +275,19 @@ fn scanouts(trial: &mut Trial) -> Outcome {
         (1..=16).contains(&count),
         format_args!("num_scanouts is {count}"),
     )
+}
+
+fn counted_scanouts(trial: &mut Trial) -> Outcome {
+    let (mut session, count) = headless(trial)?;
+    let resource = session.gpu.create_picture(1, BGRX, 16, 16)?;
+    for scanout in 0..count {
+        session.gpu.set_scanout(scanout, 1, resource.rect())?;
+    }
+    for scanout in count..16 {
+        let set = request::set_scanout(scanout, 1, resource.rect());
+        refused(&mut session, &format!("scanout {scanout} of {count}"), &set)?;
+    }
+    Trial::usable(&mut session)
 }
 
 fn alignment(trial: &mut Trial) -> Outcome {
