@@ -21,6 +21,7 @@ use std::path::Path;
 
 use kvm_ioctls::Kvm;
 use nosnoop_tests::frontend::memory::PAGE;
+use nosnoop_tests::frontend::memtype::MapFlags;
 use nosnoop_tests::frontend::request;
 use nosnoop_tests::frontend::response::{self, resp};
 use nosnoop_tests::frontend::{Daemon, GuestRam, ImageRequest};
@@ -28,7 +29,6 @@ use nosnoop_tests::vmm::by_hand::{ByHand, Bytes, REGION, REGION_SIZE};
 use nosnoop_tests::vmm::guest::{Answer, LINUX_PAT, Order, Pattern};
 use nosnoop_tests::vmm::host;
 use nosnoop_tests::vmm::machine::{GuestPage, Machine};
-use nosnoop_tests::vmm::memtype::MapFlags;
 use nosnoop_tests::vmm::micro::MicroVm;
 use nosnoop_tests::vmm::probe::{Decision, KvmAnswers, Support};
 use nosnoop_tests::vmm::slots::MapRequest;

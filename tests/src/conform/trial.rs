@@ -110,6 +110,11 @@ impl Trial {
         Ok(VhostUser::over(stream))
     }
 
+    /// Ends all connections made so far. Dropping a session does not: its deadline holds a copy.
+    pub fn disconnect(&mut self) {
+        self.connections.shut();
+    }
+
     /// A running device with a display, brought up as QEMU does.
     ///
     /// # Errors

@@ -10,7 +10,8 @@
 //! * [`request`] builds the bytes of every virtio-gpu command, [`response`] reads the answers;
 //! * [`driver`] is a small virtio-gpu driver on top: one method per command;
 //! * [`display`] is the other end of the vhost-user-gpu display socket, with a shadow picture per scanout;
-//! * [`shmem`] is the other end of the shared-memory channel: it maps what the daemon asks it to;
+//! * [`shmem`] is the other end of the shared-memory channel: it maps what the daemon asks it to, and
+//!   [`memtype`] reads the flags of its requests;
 //! * [`cross_domain`] is what a guest says to allocate images on the host;
 //! * [`pixels`] holds test pictures and the reference conversion of pixel formats;
 //! * [`session`] ties these together: bring-up in QEMU's or crosvm's order of messages.
@@ -26,6 +27,7 @@ pub mod display;
 pub mod driver;
 pub mod error;
 pub mod memory;
+pub mod memtype;
 pub mod message;
 pub mod pixels;
 pub mod queue;

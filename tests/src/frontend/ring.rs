@@ -203,6 +203,20 @@ impl SplitRing {
         Ok(())
     }
 
+    /// Empties the ring as [`Self::reset`] does and sets all its indices to `index`, as if that many
+    /// chains had gone through it. The daemon must be told by SET_VRING_BASE.
+    ///
+    /// # Errors
+    /// As [`Self::reset`].
+    pub fn reset_to(&mut self, index: u16) -> Result<()> {
+        self.reset()?;
+        (self.next_avail, self.next_used, self.kicked_at) = (index, index, index);
+        self.store_u16(self.available.addr + 2, index)?;
+        self.store_u16(self.used.addr + 2, index)?;
+        // The device's own wish for a kick, which it renews when it starts.
+        self.store_u16(self.used.addr + 4 + 8 * u64::from(self.size), index)
+    }
+
     fn put(&self, addr: u64, bytes: &[u8]) -> Result<()> {
         self.map
             .write_slice(bytes, GuestAddress(addr))

@@ -174,6 +174,10 @@ impl Session {
                 shmem = Some(Self::open_channel(&vhost)?);
             }
         }
+        if let Some(server) = &shmem {
+            server.set_extended(protocol_features & protocol::MEMTYPE != 0);
+            server.set_acks(protocol_features & protocol::REPLY_ACK != 0);
+        }
         if protocol_features & protocol::SHMEM != 0 {
             let regions = vhost.shmem_config()?;
             if let (Some(server), [(_, size)]) = (&shmem, &regions[..]) {

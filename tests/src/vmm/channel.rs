@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::MapError;
-use super::memtype::MapFlags;
 use super::slots::{MapRequest, Slots, Window};
+use crate::frontend::memtype::MapFlags;
 use crate::frontend::message::{FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION, Header, u64_at};
 use crate::frontend::shmem::{HOST_VISIBLE, PAYLOAD, SHMEM_MAP, SHMEM_UNMAP, receive};
 use crate::frontend::{Error, Result};

@@ -1,7 +1,8 @@
 //! A small VMM on KVM: how a front-end serves the memory-type extension of vhost-user, for VMM
 //! authors to copy from, and for tests to run.
 //!
-//! * [`memtype`] reads the extension's flags;
+//! The flags of the extension are read by [`crate::frontend::memtype`].
+//!
 //! * [`probe`] decides whether the guest's own memory type can take effect, and by what means;
 //!   [`host`] asks the machine;
 //! * [`slots`] maps blobs into the guest, exactly as asked or not at all;
@@ -22,13 +23,14 @@ use std::io;
 
 use probe::Reason;
 
+use crate::frontend::memtype::FlagsError;
+
 mod boot;
 pub mod by_hand;
 pub mod channel;
 pub mod guest;
 pub mod host;
 pub mod machine;
-pub mod memtype;
 pub mod micro;
 pub mod probe;
 mod program;
@@ -40,13 +42,8 @@ pub mod tables;
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
     /// Flags that are not known or contradict each other.
-    #[error("flags {flags:#x}: {what}")]
-    Flags {
-        /// All flags of the request.
-        flags: u64,
-        /// Which part.
-        what: &'static str,
-    },
+    #[error(transparent)]
+    Flags(#[from] FlagsError),
     /// A range that cannot be mapped or unmapped.
     #[error("the range of {len:#x} bytes at {offset:#x} {what}")]
     Range {
@@ -80,7 +77,7 @@ impl MapError {
     pub fn code(&self) -> u64 {
         use rustix::io::Errno;
         let errno = match self {
-            Self::Flags { .. } | Self::Range { .. } | Self::File(_) | Self::Message(_) => {
+            Self::Flags(_) | Self::Range { .. } | Self::File(_) | Self::Message(_) => {
                 Errno::INVAL.raw_os_error()
             }
             Self::NotHonored(_) => Errno::OPNOTSUPP.raw_os_error(),

@@ -19,10 +19,10 @@ use std::sync::Arc;
 use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fstat};
 
 use super::MapError;
-use super::memtype::MapFlags;
 use super::probe::{PageKind, Support};
 use super::sys::{Backing, Reservation, Vm};
 use crate::frontend::memory::PAGE;
+use crate::frontend::memtype::MapFlags;
 
 #[cfg(test)]
 mod tests;

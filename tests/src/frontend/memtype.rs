@@ -5,8 +5,6 @@
 //! accesses must be cached and bit 8 that devices access the pages without snooping. Whatever a
 //! front-end does not know it refuses: a bit that is ignored is a promise that is broken.
 
-use super::MapError;
-
 /// Flag: the guest may write.
 pub const WRITABLE: u64 = 1 << 0;
 /// Where the memory type begins.
@@ -43,6 +41,16 @@ impl Cache {
     }
 }
 
+/// Flags that are not known or contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("flags {flags:#x}: {what}")]
+pub struct FlagsError {
+    /// All flags of the request.
+    pub flags: u64,
+    /// Which part.
+    pub what: &'static str,
+}
+
 /// What a map request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapFlags {
@@ -58,15 +66,15 @@ impl MapFlags {
     /// Reads the flags of a request; `extended` says whether the extension was agreed on.
     ///
     /// # Errors
-    /// [`MapError::Flags`] for a bit or a memory type that is not known, and for NONCOHERENT
+    /// [`FlagsError`] for a bit or a memory type that is not known, and for NONCOHERENT
     /// without a type that keeps the guest's accesses out of the caches.
-    pub fn parse(flags: u64, extended: bool) -> Result<Self, MapError> {
+    pub fn parse(flags: u64, extended: bool) -> Result<Self, FlagsError> {
         let known = if extended {
             WRITABLE | CACHE_MASK | NONCOHERENT
         } else {
             WRITABLE
         };
-        let refuse = |what| Err(MapError::Flags { flags, what });
+        let refuse = |what| Err(FlagsError { flags, what });
         if flags & !known != 0 {
             return refuse("a bit that is not known here");
         }
@@ -102,7 +110,7 @@ mod tests {
     fn is_refused(flags: u64, extended: bool) -> bool {
         matches!(
             MapFlags::parse(flags, extended),
-            Err(MapError::Flags { flags: named, .. }) if named == flags
+            Err(FlagsError { flags: named, .. }) if named == flags
         )
     }
 

@@ -1,0 +1,690 @@
+//! Blobs in host memory: MAP_BLOB, UNMAP_BLOB and the shared-memory region.
+
+use std::time::{Duration, Instant};
+
+use super::kit::{self, Batch, host_blobs, is_error, plain, refused, shown, succeeds};
+use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
+use crate::conform::trial::Trial;
+use crate::frontend::memory::PAGE;
+use crate::frontend::pixels::{BGRX, noise};
+use crate::frontend::request::{self, FLAG_FENCE, RequestBytes};
+use crate::frontend::response::{self, resp};
+use crate::frontend::shmem::{HOST_VISIBLE, SHMEM_MAP, SHMEM_UNMAP};
+use crate::frontend::{Ack, ImageContext, ImageRequest, Session};
+
+/// The cases of this group.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        group: Group::HostBlob,
+        number: 1,
+        name: "there is one region, host visible, of whole pages, the same at each ask",
+        sentences: &[
+            "gpu-init-4",
+            "gpu-init-5",
+            "shm-3",
+            "vu-34",
+            "vu-35",
+            "vu-36",
+        ],
+        needs: Needs::HOST_BLOBS,
+        run: region,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 2,
+        name: "a blob is mapped at the offset that the guest names, whole, and then the guest is told",
+        sentences: &["gpu-map-1", "shm-2", "vu-37", "vu-40"],
+        needs: Needs::HOST_BLOBS,
+        run: map_at_offset,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 3,
+        name: "map_info holds a cache type and no unknown bits",
+        sentences: &["gpu-map-3"],
+        needs: Needs::HOST_BLOBS,
+        run: map_info,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 4,
+        name: "what the guest writes through the mapping is what the device shows",
+        sentences: &["gpu-map-1", "gpu-blob-12"],
+        needs: Needs::HOST_BLOBS,
+        run: device_sees_writes,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 5,
+        name: "the guest may write to what is mapped",
+        sentences: &["gpu-map-1"],
+        needs: Needs::HOST_BLOBS,
+        run: mapping_is_writable,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 6,
+        name: "two blobs have memory of their own, with nothing in it",
+        sentences: &["gpu-map-1", "gpu-blob-8"],
+        needs: Needs::HOST_BLOBS,
+        run: own_memory,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 7,
+        name: "unmapping takes the whole mapping away, and nothing else",
+        sentences: &["gpu-map-5", "vu-39"],
+        needs: Needs::HOST_BLOBS,
+        run: unmap,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 8,
+        name: "a blob that was unmapped is mapped elsewhere with its contents",
+        sentences: &["gpu-map-1", "gpu-map-5"],
+        needs: Needs::HOST_BLOBS,
+        run: map_elsewhere,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 9,
+        name: "a blob is mapped once at a time",
+        sentences: &["gpu-map-2", "vu-38"],
+        needs: Needs::HOST_BLOBS,
+        run: map_twice,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 10,
+        name: "a blob is not mapped over another",
+        sentences: &["vu-38", "gpu-header-3"],
+        needs: Needs::HOST_BLOBS,
+        run: overlap,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 11,
+        name: "neighbours touch each other and do not overlap",
+        sentences: &["gpu-map-1", "vu-38"],
+        needs: Needs::HOST_BLOBS,
+        run: neighbours,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 12,
+        name: "a blob fits at the very end of the region",
+        sentences: &["gpu-map-1", "vu-34"],
+        needs: Needs::HOST_BLOBS,
+        run: end_of_region,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 13,
+        name: "a blob that would reach beyond the region is refused",
+        sentences: &["vu-38", "gpu-header-3"],
+        needs: Needs::HOST_BLOBS,
+        run: beyond_region,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 14,
+        name: "an offset inside a page is refused",
+        sentences: &["gpu-map-4", "gpu-header-3"],
+        needs: Needs::HOST_BLOBS,
+        run: unaligned_offset,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 15,
+        name: "mapping what is no host blob is refused, and so is unmapping what is not mapped",
+        sentences: &["gpu-map-1", "gpu-map-5", "gpu-header-3"],
+        needs: Needs::HOST_BLOBS,
+        run: nothing_to_map,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 16,
+        name: "a mapped blob that goes is unmapped",
+        sentences: &["gpu-2d-4", "vu-39"],
+        needs: Needs::HOST_BLOBS,
+        run: unref_while_mapped,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 17,
+        name: "a context may go while a blob of it is mapped",
+        sentences: &["gpu-ctx-6", "vu-39"],
+        needs: Needs::HOST_BLOBS,
+        run: context_gone_while_mapped,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 18,
+        name: "what the front-end refuses to map is an error to the guest, and can be mapped later",
+        sentences: &["vu-37", "gpu-header-3"],
+        needs: Needs::HOST_BLOBS,
+        run: refused_by_front_end,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 19,
+        name: "the guest is told of a mapping only when the front-end has made it",
+        sentences: &["vu-37", "gpu-map-1"],
+        needs: Needs::HOST_BLOBS,
+        run: slow_front_end,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 20,
+        name: "a fenced MAP_BLOB carries its fence when it is mapped",
+        sentences: &["gpu-fence-3", "gpu-fence-4", "gpu-fence-5"],
+        needs: Needs::HOST_BLOBS,
+        run: fenced,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 21,
+        name: "commands on one blob that are queued together are done in their order",
+        sentences: &["gpu-map-1", "gpu-map-5"],
+        needs: Needs::HOST_BLOBS,
+        run: queued_together,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 22,
+        name: "48 blobs are mapped at a time",
+        sentences: &["gpu-map-1"],
+        needs: Needs::HOST_BLOBS,
+        run: many,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 23,
+        name: "a place where a blob was mapped is free after a device reset",
+        sentences: &["vu-27", "vu-38"],
+        needs: Needs::HOST_BLOBS.and(Needs::protocol(
+            crate::frontend::message::protocol::RESET_DEVICE,
+        )),
+        run: reset_while_mapped,
+    },
+    Case {
+        group: Group::HostBlob,
+        number: 24,
+        name: "while the front-end is slow to map, the cursor queue and the main socket are served",
+        sentences: &["gpu-cursorq-1", "vu-11"],
+        needs: Needs::HOST_BLOBS,
+        run: others_are_served,
+    },
+];
+
+/// Pages of each blob here.
+const PAGES: u64 = 4;
+/// Bytes of each blob here.
+const SIZE: u64 = PAGES * PAGE;
+
+/// A device with blobs 200 to 199 + `count`, each of [`SIZE`].
+fn with_blobs(trial: &mut Trial, count: u32) -> Result<(Session, ImageContext), Stop> {
+    let (mut session, context) = host_blobs(trial)?;
+    let info = context.image(&mut session.gpu, ImageRequest::xrgb(1024, PAGES as u32))?;
+    if info.blob_size() != SIZE {
+        return Err(Stop::skip(format_args!(
+            "an image of 1024 x {PAGES} pixels takes {:#x} bytes here, these cases want {SIZE:#x}",
+            info.blob_size()
+        )));
+    }
+    for id in 200..200 + count {
+        context.create_blob(&mut session.gpu, id, &info)?;
+    }
+    Ok((session, context))
+}
+
+/// Fails unless exactly this is mapped.
+fn mapped(session: &Session, when: &str, expected: &[(u64, u64)]) -> Outcome {
+    equal(
+        &format!("mapped {when}"),
+        session.shmem().mapped(),
+        expected.to_vec(),
+    )
+}
+
+fn region(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = host_blobs(trial)?;
+    let regions = session.vhost.shmem_config()?;
+    check(
+        regions
+            .iter()
+            .all(|(id, size)| *id <= HOST_VISIBLE && size.is_multiple_of(PAGE)),
+        format_args!("regions (shmid, bytes) {regions:x?}"),
+    )?;
+    let visible = regions.iter().any(|(id, _)| *id == HOST_VISIBLE);
+    check(
+        visible,
+        format_args!("none of {regions:x?} is host visible"),
+    )?;
+    equal(
+        "regions at the second ask",
+        session.vhost.shmem_config()?,
+        regions,
+    )?;
+    kit::works(&mut session)
+}
+
+fn map_at_offset(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 3)?;
+    for (id, offset) in [(200, 0), (201, 7 * PAGE), (202, 1 << 20)] {
+        let before = session.shmem().count();
+        session.gpu.map_blob(id, offset)?;
+        let requests = session.shmem().requests();
+        let asked: Vec<_> = requests[before..]
+            .iter()
+            .map(|r| (r.kind, r.offset, r.len))
+            .collect();
+        equal(
+            "asked of the front-end",
+            asked,
+            vec![(SHMEM_MAP, offset, SIZE)],
+        )?;
+    }
+    mapped(
+        &session,
+        "in the end",
+        &[(0, SIZE), (7 * PAGE, SIZE), (1 << 20, SIZE)],
+    )?;
+    kit::works(&mut session)
+}
+
+fn map_info(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    let request = request::map_blob(200, 0);
+    let answer = session.gpu.call(&request, response::MAP_INFO + 16)?;
+    let answer = answer.expect("RESOURCE_MAP_BLOB", resp::OK_MAP_INFO)?;
+    equal("bytes of the answer", answer.written(), response::MAP_INFO)?;
+    let info = answer.map_info();
+    check(info <= 3, format_args!("map_info is {info:#x}"))?;
+    kit::works(&mut session)
+}
+
+fn device_sees_writes(trial: &mut Trial) -> Outcome {
+    let (mut session, context) = host_blobs(trial)?;
+    let image = context.image(&mut session.gpu, ImageRequest::xrgb(128, 64))?;
+    context.create_blob(&mut session.gpu, 200, &image)?;
+    session.gpu.map_blob(200, PAGE)?;
+    let mut blob = plain(200, 128, 64);
+    (blob.stride, blob.offset, blob.format) = (image.strides[0], image.offsets[0], BGRX);
+    let scanout = request::set_scanout_blob(blob);
+    if !succeeds(&mut session, "SET_SCANOUT_BLOB of a host blob", &scanout)? {
+        return Err(Stop::skip("host blobs are not shown"));
+    }
+    for frame in 0..3 {
+        let bytes = noise(frame, image.size as usize);
+        session.shmem().try_write(PAGE, &bytes)?;
+        session.gpu.flush(200, blob.rect)?;
+        session.display().wait_picture(0, &shown(&bytes, blob))?;
+    }
+    kit::works(&mut session)
+}
+
+fn mapping_is_writable(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.gpu.map_blob(200, 0)?;
+    let requests = session.shmem().requests();
+    let writable = requests
+        .first()
+        .is_some_and(|request| request.flags & 1 == 1);
+    check(writable, "the front-end was asked for a read-only mapping")?;
+    let bytes = noise(1, SIZE as usize);
+    session.shmem().try_write(0, &bytes)?;
+    equal(
+        "what was written",
+        session.shmem().try_read(0, SIZE as usize)? == bytes,
+        true,
+    )?;
+    kit::works(&mut session)
+}
+
+fn own_memory(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 4)?;
+    let offset = |id: u32| u64::from(id - 200) * SIZE;
+    for id in 200..204 {
+        session.gpu.map_blob(id, offset(id))?;
+        let bytes = session.shmem().try_read(offset(id), SIZE as usize)?;
+        check(
+            bytes.iter().all(|byte| *byte == 0),
+            format_args!("blob {id} is not empty when it is new"),
+        )?;
+        session
+            .shmem()
+            .try_write(offset(id), &vec![id as u8; SIZE as usize])?;
+    }
+    for id in 200..204 {
+        let bytes = session.shmem().try_read(offset(id), SIZE as usize)?;
+        check(
+            bytes.iter().all(|byte| *byte == id as u8),
+            format_args!("blob {id} has bytes of another"),
+        )?;
+    }
+    kit::works(&mut session)
+}
+
+fn unmap(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 3)?;
+    for (id, offset) in [(200, 0), (201, SIZE), (202, 2 * SIZE)] {
+        session.gpu.map_blob(id, offset)?;
+    }
+    session.gpu.unmap_blob(201)?;
+    mapped(&session, "after UNMAP_BLOB", &[(0, SIZE), (2 * SIZE, SIZE)])?;
+    let last = session.shmem().requests().last().copied();
+    let last = last.map(|request| (request.kind, request.offset, request.len));
+    equal("the last request", last, Some((SHMEM_UNMAP, SIZE, SIZE)))?;
+    session.gpu.unmap_blob(200)?;
+    session.gpu.unmap_blob(202)?;
+    mapped(&session, "in the end", &[])?;
+    kit::works(&mut session)
+}
+
+fn map_elsewhere(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.gpu.map_blob(200, 0)?;
+    let bytes = noise(5, SIZE as usize);
+    session.shmem().try_write(0, &bytes)?;
+    for offset in [64 * PAGE, 0, 3 * PAGE] {
+        session.gpu.unmap_blob(200)?;
+        session.gpu.map_blob(200, offset)?;
+        let read = session.shmem().try_read(offset, SIZE as usize)?;
+        check(read == bytes, format_args!("other contents at {offset:#x}"))?;
+    }
+    kit::works(&mut session)
+}
+
+fn map_twice(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.gpu.map_blob(200, 0)?;
+    for offset in [0, PAGE, 16 * PAGE] {
+        let again = request::map_blob(200, offset);
+        refused(
+            &mut session,
+            &format!("MAP_BLOB again at {offset:#x}"),
+            &again,
+        )?;
+    }
+    mapped(&session, "after a second MAP_BLOB", &[(0, SIZE)])?;
+    session.gpu.unmap_blob(200)?;
+    mapped(&session, "after one UNMAP_BLOB", &[])?;
+    kit::works(&mut session)
+}
+
+fn overlap(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 2)?;
+    session.gpu.map_blob(200, 8 * PAGE)?;
+    for page in [5, 7, 8, 9, 11] {
+        let over = request::map_blob(201, page * PAGE);
+        refused(&mut session, &format!("MAP_BLOB over page {page}"), &over)?;
+    }
+    mapped(&session, "after all were refused", &[(8 * PAGE, SIZE)])?;
+    kit::works(&mut session)
+}
+
+fn neighbours(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 3)?;
+    for (id, page) in [(200, 8), (201, 8 - PAGES), (202, 8 + PAGES)] {
+        session.gpu.map_blob(id, page * PAGE)?;
+    }
+    let pages = [8 - PAGES, 8, 8 + PAGES];
+    mapped(
+        &session,
+        "side by side",
+        &pages.map(|page| (page * PAGE, SIZE)),
+    )?;
+    // The middle one goes, and its place takes another.
+    session.gpu.unref(200)?;
+    session.gpu.unmap_blob(201)?;
+    session.gpu.map_blob(201, 8 * PAGE)?;
+    kit::works(&mut session)
+}
+
+fn end_of_region(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    let end = session.shmem().size() - SIZE;
+    session.gpu.map_blob(200, end)?;
+    mapped(&session, "at the end", &[(end, SIZE)])?;
+    kit::works(&mut session)
+}
+
+fn beyond_region(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    let size = session.shmem().size();
+    let last = u64::MAX - PAGE + 1;
+    for offset in [
+        size,
+        size - SIZE + PAGE,
+        size + SIZE,
+        1 << 62,
+        last - SIZE + PAGE,
+        last,
+    ] {
+        let map = request::map_blob(200, offset);
+        refused(&mut session, &format!("MAP_BLOB at {offset:#x}"), &map)?;
+    }
+    mapped(&session, "after all were refused", &[])?;
+    kit::works(&mut session)
+}
+
+fn unaligned_offset(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    for offset in [1, 512, PAGE - 1, PAGE + 8] {
+        let map = request::map_blob(200, offset);
+        refused(&mut session, &format!("MAP_BLOB at {offset:#x}"), &map)?;
+    }
+    mapped(&session, "after all were refused", &[])?;
+    kit::works(&mut session)
+}
+
+fn nothing_to_map(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.gpu.create_picture(5, BGRX, 32, 32)?;
+    for (what, id) in [
+        ("no resource", 0),
+        ("no resource", 77),
+        ("a 2D resource", 5),
+    ] {
+        let map = request::map_blob(id, 0);
+        refused(&mut session, &format!("MAP_BLOB of {what}"), &map)?;
+        let unmap = request::unmap_blob(id);
+        refused(&mut session, &format!("UNMAP_BLOB of {what}"), &unmap)?;
+    }
+    let unmap = request::unmap_blob(200);
+    refused(&mut session, "UNMAP_BLOB of what is not mapped", &unmap)?;
+    session.gpu.map_blob(200, 0)?;
+    session.gpu.unmap_blob(200)?;
+    refused(&mut session, "UNMAP_BLOB again", &unmap)?;
+    kit::works(&mut session)
+}
+
+fn unref_while_mapped(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 2)?;
+    session.gpu.map_blob(200, 0)?;
+    session.gpu.map_blob(201, SIZE)?;
+    session.gpu.unref(200)?;
+    session.shmem().wait_mapped(&[(SIZE, SIZE)])?;
+    session.gpu.unref(201)?;
+    session.shmem().wait_mapped(&[])?;
+    kit::works(&mut session)
+}
+
+fn context_gone_while_mapped(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.gpu.map_blob(200, 0)?;
+    session
+        .gpu
+        .command("CTX_DESTROY", &request::ctx_destroy(1))?;
+    // Whether the resource outlives its context is left open; when it has gone nothing is mapped.
+    succeeds(&mut session, "RESOURCE_UNREF", &request::unref(200))?;
+    session.shmem().wait_mapped(&[])?;
+    ImageContext::new(&mut session.gpu, 1, 110)?;
+    kit::works(&mut session)
+}
+
+fn refused_by_front_end(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 2)?;
+    for code in [1, 22] {
+        session.shmem().script(&[Ack::Refuse(code)]);
+        let map = request::map_blob(200, 0);
+        refused(&mut session, "MAP_BLOB that the front-end refused", &map)?;
+        mapped(&session, "after a refusal", &[])?;
+    }
+    let unmap = request::unmap_blob(200);
+    refused(&mut session, "UNMAP_BLOB after it", &unmap)?;
+    session.gpu.map_blob(201, 0)?;
+    session.gpu.map_blob(200, SIZE)?;
+    mapped(&session, "in the end", &[(0, SIZE), (SIZE, SIZE)])?;
+    kit::works(&mut session)
+}
+
+/// How long the front-end takes in cases of a slow one.
+const PAUSE: Duration = Duration::from_millis(150);
+
+fn slow_front_end(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.shmem().script(&[Ack::Late(PAUSE)]);
+    let begin = Instant::now();
+    session.gpu.map_blob(200, 0)?;
+    check(
+        begin.elapsed() >= PAUSE,
+        format_args!(
+            "answered after {:?}, mapped after {PAUSE:?}",
+            begin.elapsed()
+        ),
+    )?;
+    session.shmem().script(&[Ack::Late(PAUSE)]);
+    let begin = Instant::now();
+    session.gpu.unmap_blob(200)?;
+    check(
+        begin.elapsed() >= PAUSE,
+        format_args!(
+            "answered after {:?}, unmapped after {PAUSE:?}",
+            begin.elapsed()
+        ),
+    )?;
+    kit::works(&mut session)
+}
+
+fn fenced(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.shmem().script(&[Ack::Late(PAUSE / 2)]);
+    for (what, request, expected) in [
+        ("MAP_BLOB", request::map_blob(200, 0), resp::OK_MAP_INFO),
+        ("UNMAP_BLOB", request::unmap_blob(200), resp::OK_NODATA),
+        ("UNMAP_BLOB again", request::unmap_blob(200), 0),
+    ] {
+        let id = 0x7_0000_0001;
+        let answer = session.gpu.call(&request.fenced(id), response::MAP_INFO)?;
+        check(
+            answer.kind() == expected || expected == 0 && is_error(answer.kind()),
+            format_args!("{what}: answered {:#06x}", answer.kind()),
+        )?;
+        let flagged = answer.flags() & FLAG_FENCE != 0;
+        check(flagged, format_args!("{what}: no fence flag in the answer"))?;
+        equal(&format!("{what}: fence id"), answer.fence_id(), id)?;
+    }
+    kit::works(&mut session)
+}
+
+fn queued_together(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    session.shmem().script(&[Ack::Late(PAUSE / 2)]);
+    let ok: fn(u32) -> bool = |kind| kind == resp::OK_NODATA || kind == resp::OK_MAP_INFO;
+    let steps: [(RequestBytes, fn(u32) -> bool); 6] = [
+        (request::map_blob(200, 0), ok),
+        (request::map_blob(200, SIZE), is_error),
+        (request::unmap_blob(200), ok),
+        (request::unmap_blob(200), is_error),
+        (request::map_blob(200, 2 * SIZE), ok),
+        (request::unref(200), ok),
+    ];
+    let mut batch = Batch::default();
+    for (request, _) in &steps {
+        batch.push(&mut session.gpu, request, response::MAP_INFO)?;
+    }
+    for (at, answer) in batch.answers(&mut session.gpu)? {
+        let expected = steps[at].1(answer.kind());
+        check(
+            expected,
+            format_args!("command {at}: answered {:#06x}", answer.kind()),
+        )?;
+    }
+    session.shmem().wait_mapped(&[])?;
+    let asked: Vec<_> = session
+        .shmem()
+        .requests()
+        .iter()
+        .map(|r| (r.kind, r.offset))
+        .collect();
+    let order = [
+        (SHMEM_MAP, 0),
+        (SHMEM_UNMAP, 0),
+        (SHMEM_MAP, 2 * SIZE),
+        (SHMEM_UNMAP, 2 * SIZE),
+    ];
+    equal("asked of the front-end", asked, order.to_vec())?;
+    kit::works(&mut session)
+}
+
+fn many(trial: &mut Trial) -> Outcome {
+    const COUNT: u32 = 48;
+    let (mut session, _) = with_blobs(trial, COUNT)?;
+    let offset = |n: u32| u64::from(n) * 2 * SIZE;
+    for n in 0..COUNT {
+        session.gpu.map_blob(200 + n, offset(n))?;
+        session.shmem().try_write(offset(n), &[n as u8 + 1])?;
+    }
+    let all: Vec<_> = (0..COUNT).map(|n| (offset(n), SIZE)).collect();
+    mapped(&session, "at a time", &all)?;
+    for n in 0..COUNT {
+        equal(
+            "first byte",
+            session.shmem().try_read(offset(n), 1)?,
+            vec![n as u8 + 1],
+        )?;
+        session.gpu.unmap_blob(200 + n)?;
+    }
+    mapped(&session, "in the end", &[])?;
+    kit::works(&mut session)
+}
+
+fn reset_while_mapped(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 2)?;
+    session.gpu.map_blob(200, 0)?;
+    session.gpu.map_blob(201, 8 * SIZE)?;
+    session.reset_device()?;
+    kit::need_cross_domain(&mut session)?;
+    let context = ImageContext::new(&mut session.gpu, 1, 100)?;
+    let info = context.image(&mut session.gpu, ImageRequest::xrgb(1024, PAGES as u32))?;
+    context.create_blob(&mut session.gpu, 200, &info)?;
+    // Over a mapping that was left there the front-end would refuse, and note it.
+    session.gpu.map_blob(200, PAGE)?;
+    let bytes = session.shmem().try_read(PAGE, SIZE as usize)?;
+    check(
+        bytes.iter().all(|byte| *byte == 0),
+        "a new blob is not empty",
+    )?;
+    kit::works(&mut session)
+}
+
+fn others_are_served(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = with_blobs(trial, 1)?;
+    // Nothing is read from the channel: whoever waits for an answer waits now.
+    session.shmem().set_serving(false);
+    let map = request::map_blob(200, 0);
+    let ticket = session.gpu.control.submit(&map, response::MAP_INFO)?;
+    session.gpu.control.kick()?;
+    std::thread::sleep(PAUSE / 5);
+    for _ in 0..3 {
+        session.gpu.move_cursor(request::Cursor::default())?;
+        session.vhost.barrier()?;
+    }
+    equal("requests that were served", session.shmem().count(), 0)?;
+    session.shmem().set_serving(true);
+    let answer = session.gpu.control.wait(ticket)?;
+    equal("MAP_BLOB", answer.kind(), resp::OK_MAP_INFO)?;
+    kit::works(&mut session)
+}

@@ -1,0 +1,212 @@
+//! What cases of several groups share.
+
+use super::common::answered;
+pub(super) use super::common::{is_error, refused};
+use crate::conform::case::{Outcome, Stop, check};
+use crate::conform::trial::Trial;
+use crate::frontend::cross_domain::CAPSET;
+use crate::frontend::memory::Span;
+use crate::frontend::message::{feature, u32_at};
+use crate::frontend::pixels::{BGRX, Picture};
+use crate::frontend::request::{self, Cursor, RequestBytes, ScanoutBlob};
+use crate::frontend::response::{self, resp};
+use crate::frontend::ring::{DESC_WRITE, Descriptor};
+use crate::frontend::{
+    Deadline, DisplayConfig, Gpu, ImageContext, Rect, Response, Session, SessionOptions,
+};
+
+/// Whether a request succeeds, where the specification allows both; fails when the answer is neither
+/// success nor an error.
+pub(super) fn succeeds(
+    session: &mut Session,
+    what: &str,
+    request: &RequestBytes,
+) -> Result<bool, Stop> {
+    Ok(!is_error(answered(session, what, request)?))
+}
+
+/// Ends a case in which the device must have stayed usable: both queues answer, whatever it is, and
+/// the rules of the display socket and of the shared-memory channel were kept so far.
+pub(super) fn works(session: &mut Session) -> Outcome {
+    answers(session)?;
+    session.gpu.move_cursor(Cursor::default())?;
+    if session.has_display() {
+        let broken = session
+            .display()
+            .with(|state| state.violations.first().cloned());
+        if let Some(rule) = broken {
+            return Err(Stop::fail(format_args!("display socket: {rule}")));
+        }
+    }
+    Ok(session.check_shmem()?)
+}
+
+/// Checks that the control queue answers: what, is the affair of other cases.
+pub(super) fn answers(session: &mut Session) -> Outcome {
+    let nobody = request::unref(0x7fff_fff0);
+    answered(session, "RESOURCE_UNREF of no resource", &nobody).map(|_| ())
+}
+
+/// The picture that a case begins with, where it is about something else.
+///
+/// # Errors
+/// [`Stop::Skip`] when it is not shown: nothing can be said then about what the case is about.
+pub(super) fn begin<T>(shown: Result<T, Stop>) -> Result<T, Stop> {
+    shown.map_err(|stop| match stop {
+        Stop::Fail(why) => Stop::skip(format_args!(
+            "the picture that it begins with is not shown (2d-01 is about that): {why}"
+        )),
+        skip => skip,
+    })
+}
+
+/// The default, and contexts where they are offered.
+pub(super) fn with_contexts() -> SessionOptions {
+    let mut options = SessionOptions::default();
+    options.features |= feature::VIRGL | feature::CONTEXT_INIT;
+    options
+}
+
+/// All that host blobs need, and a display.
+pub(super) fn with_host_blobs() -> SessionOptions {
+    SessionOptions {
+        display: Some(DisplayConfig::default()),
+        ..SessionOptions::host_blobs()
+    }
+}
+
+/// What GET_CAPSET_INFO says of each capability set: id, highest version, bytes.
+pub(super) fn capsets(session: &mut Session) -> Result<Vec<[u32; 3]>, Stop> {
+    let config = session.vhost.config(0, 16)?;
+    let count = u32_at(&config, 12);
+    check(
+        count <= 64,
+        format_args!("num_capsets is {count}, more than contexts can name"),
+    )?;
+    let mut sets = Vec::new();
+    for index in 0..count {
+        let request = request::get_capset_info(index);
+        let answer = session.gpu.call(&request, response::CAPSET_INFO)?;
+        let answer = answer.expect("GET_CAPSET_INFO", resp::OK_CAPSET_INFO)?;
+        check(
+            answer.written() == response::CAPSET_INFO,
+            format_args!("capset info of {} bytes, not 40", answer.written()),
+        )?;
+        sets.push(answer.capset_info());
+    }
+    Ok(sets)
+}
+
+/// A value for `context_init` that makes a context of some kind: the first capability set, or 0,
+/// for the device to determine, where there is none.
+pub(super) fn a_capset(session: &mut Session) -> Result<u32, Stop> {
+    if session.features & feature::CONTEXT_INIT == 0 {
+        return Ok(0);
+    }
+    let sets = capsets(session)?;
+    Ok(sets.first().map_or(0, |set| set[0]))
+}
+
+/// Skips unless the device has the cross-domain capability set, the one way known here to allocate
+/// memory on the host.
+pub(super) fn need_cross_domain(session: &mut Session) -> Outcome {
+    match capsets(session)?.iter().any(|set| set[0] == CAPSET) {
+        true => Ok(()),
+        false => Err(Stop::skip(
+            "no cross-domain capability set (5), by which memory is allocated here",
+        )),
+    }
+}
+
+/// A device with a display, the channel for shared memory, and context 1 for images with its query
+/// ring, resource 100.
+pub(super) fn host_blobs(trial: &mut Trial) -> Result<(Session, ImageContext), Stop> {
+    let mut session = trial.session(&with_host_blobs())?;
+    need_cross_domain(&mut session)?;
+    session.shmem().require_seals(false);
+    let context = ImageContext::new(&mut session.gpu, 1, 100)?;
+    Ok((session, context))
+}
+
+/// A picture of `width` x `height` at the beginning of a blob, shown whole on scanout 0.
+pub(super) fn plain(resource: u32, width: u32, height: u32) -> ScanoutBlob {
+    ScanoutBlob {
+        scanout: 0,
+        resource,
+        rect: Rect::sized(width, height),
+        width,
+        height,
+        format: BGRX,
+        stride: 4 * width,
+        offset: 0,
+    }
+}
+
+/// What a scanout of a blob with these bytes shows.
+pub(super) fn shown(bytes: &[u8], blob: ScanoutBlob) -> Picture {
+    let rect = blob.rect;
+    let raw: Vec<u8> = (rect.y..rect.y + rect.height)
+        .flat_map(|y| {
+            let row = blob.offset as usize + y as usize * blob.stride as usize;
+            let start = row + 4 * rect.x as usize;
+            bytes[start..start + 4 * rect.width as usize].to_vec()
+        })
+        .collect();
+    Picture::of(blob.format, rect.width, rect.height, &raw)
+}
+
+/// A descriptor that the device reads.
+pub(super) fn readable(span: Span) -> Descriptor {
+    Descriptor {
+        addr: span.addr,
+        len: span.len,
+        flags: 0,
+        next: 0,
+    }
+}
+
+/// A descriptor that the device writes.
+pub(super) fn writable(span: Span) -> Descriptor {
+    Descriptor {
+        flags: DESC_WRITE,
+        ..readable(span)
+    }
+}
+
+/// Commands on the control queue whose answers are wanted in the order in which they come.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    chains: Vec<(u16, Span)>,
+}
+
+impl Batch {
+    /// Submits a request with `room` bytes for its response, without a kick.
+    pub(super) fn push(&mut self, gpu: &mut Gpu, request: &[u8], room: usize) -> Outcome {
+        let asked = gpu.ram.alloc(request.len())?;
+        gpu.ram.write(asked.addr, request)?;
+        let answer = gpu.ram.alloc(room)?;
+        let chain = [readable(asked), writable(answer)];
+        let head = gpu.control.ring().submit(&chain)?;
+        self.chains.push((head, answer));
+        Ok(())
+    }
+
+    /// Kicks and waits for all; each answer with the position of its request.
+    pub(super) fn answers(self, gpu: &mut Gpu) -> Result<Vec<(usize, Response)>, Stop> {
+        gpu.control.kick()?;
+        let mut answers = Vec::new();
+        for _ in &self.chains {
+            let used = gpu.control.ring().wait_used(&Deadline::default())?;
+            let at = self.chains.iter().position(|(head, _)| *head == used.head);
+            let at = at.ok_or_else(|| Stop::fail("an answer to a chain of nobody's"))?;
+            let answer = self.chains[at].1;
+            let bytes = gpu.ram.read(answer.addr, answer.len as usize)?;
+            check(
+                used.len <= answer.len,
+                format_args!("{} bytes written into {}", used.len, answer.len),
+            )?;
+            answers.push((at, Response::new(bytes, used.len)));
+        }
+        Ok(answers)
+    }
+}
