@@ -202,6 +202,40 @@ fn what_cannot_be_tested_is_said_in_one_line_with_status_2() {
     }
 }
 
+#[test]
+fn a_signal_that_ends_the_program_ends_the_back_end_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let command = format!("echo $$ > {}; sleep 1000 # {{socket}}", pid.display());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_nosnoop-conform"))
+        .args(["--spawn", &command, "--patience", "60"])
+        .spawn()
+        .unwrap();
+    let wait_until = |what: &str, holds: &mut dyn FnMut() -> bool| {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let mut written = String::new();
+    wait_until("the back-end did not start", &mut || {
+        written = std::fs::read_to_string(&pid).unwrap_or_default();
+        written.ends_with('\n')
+    });
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&program),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    assert_eq!(program.wait().unwrap().code(), Some(128 + 15));
+    let stat = format!("/proc/{}/stat", written.trim());
+    wait_until("the back-end is left", &mut || {
+        // Whoever collects it now is not ours: dead is enough.
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
 /// A socket on which each connection meets `serve`.
 fn stranger(dir: &Path, serve: impl Fn(UnixStream) + Send + 'static) -> String {
     let path = dir.join("stranger.sock");

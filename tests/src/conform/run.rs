@@ -162,7 +162,9 @@ fn lost(target: &Target, patience: Duration) -> Option<String> {
         Kind::Spawn(_) => None,
         Kind::Socket(_) => {
             let trouble = probe(target, patience).err()?;
-            Some(format!("the back-end does not answer any more: {trouble}"))
+            Some(format!(
+                "{trouble}; a back-end that ends with its front-end is to be started by --spawn"
+            ))
         }
     }
 }

@@ -28,6 +28,22 @@ const LAST_GASP: Duration = Duration::from_millis(10);
 /// How long a process that was killed may take to be gone.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
+/// The process groups of the back-ends that run.
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Kills all back-ends of this process, before a signal ends it: they do not get the terminal's
+/// signals, as each has a process group of its own.
+pub fn kill_all() {
+    for group in GROUPS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .drain(..)
+    {
+        // It may be gone already.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
 /// A back-end to test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -210,8 +226,13 @@ impl Process {
             let said = said.clone();
             std::thread::spawn(move || listen_to(BufReader::new(pipe), &said));
         }
+        let group = Pid::from_child(&child);
+        GROUPS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(group);
         let mut process = Self {
-            group: Pid::from_child(&child),
+            group,
             child,
             _dir: dir,
             socket,
@@ -282,7 +303,15 @@ impl Process {
     }
 
     fn kill(&mut self) {
+        if self.killed {
+            return;
+        }
         self.killed = true;
+        // From now on its number may be somebody else's.
+        GROUPS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|group| *group != self.group);
         // The group may be gone already.
         let _ = kill_process_group(self.group, Signal::KILL);
         let _ = self.child.wait();
