@@ -4,16 +4,20 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::Buffers;
 use crate::planted::{Bug, planted};
 use crate::sync::lock;
 use crate::{GuestMemory, SharedGuestMemory};
+
+/// Flag of the avail ring: the guest wants no notifications (VIRTQ_AVAIL_F_NO_INTERRUPT).
+const NO_INTERRUPT: u16 = 1;
 
 /// A virtqueue that several threads use: its worker, and the thread that serves the front-end.
 ///
@@ -161,11 +165,12 @@ impl Ring {
     }
 
     /// Tells the guest of completed requests, if it wants to be told.
-    pub(super) fn notify(&self) {
+    pub(super) fn notify(&self, memory: &GuestMemory) {
         if planted(Bug::SignalMissing) {
             return;
         }
         let result = match self.vring.needs_notification() {
+            Ok(true) if self.silenced(memory) => Ok(()),
             Ok(true) => self.vring.signal_used_queue(),
             Ok(false) => Ok(()),
             Err(error) => {
@@ -176,6 +181,21 @@ impl Ring {
         if let Err(error) = result {
             log::warn!("cannot signal the front-end's call event: {error}");
         }
+    }
+
+    /// Whether the guest asks for no notifications at all (virtio 1.4, "Used Buffer Notification
+    /// Suppression"), which virtio-queue leaves to its users. With EVENT_IDX the flag means nothing.
+    fn silenced(&self, memory: &GuestMemory) -> bool {
+        let state = self.vring.get_ref();
+        let queue = state.get_queue();
+        if queue.event_idx_enabled() {
+            return false;
+        }
+        // The used index is out before the flag is read: a guest that clears the flag and then looks
+        // at the index misses nothing.
+        fence(Ordering::SeqCst);
+        let flags = memory.load(GuestAddress(queue.avail_ring()), Ordering::Acquire);
+        flags.is_ok_and(|flags: u16| u16::from_le(flags) & NO_INTERRUPT != 0)
     }
 
     /// Takes no further request, whatever the guest does: the connection has ended.
@@ -254,9 +274,9 @@ pub(super) struct Held {
 
 impl Held {
     /// Returns the request to the guest, `written` bytes of response written, and tells it.
-    pub(super) fn complete(self, written: u32) {
+    pub(super) fn complete(self, written: u32, memory: &GuestMemory) {
         self.ring.finish(self.head, written);
-        self.ring.notify();
+        self.ring.notify(memory);
     }
 }
 

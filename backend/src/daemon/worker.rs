@@ -10,9 +10,9 @@ use vm_memory::GuestAddressSpace;
 use super::chain::{Buffers, MIN_RESPONSE};
 use super::ring::{Completion, Ring};
 use super::timeline::Timelines;
-use crate::SharedGuestMemory;
 use crate::device::{Batch, Device, Verdict};
 use crate::planted::{Bug, planted};
+use crate::{GuestMemory, SharedGuestMemory};
 
 /// Bytes of the response to `RESOURCE_MAP_BLOB`.
 const MAP_RESPONSE: usize = size_of::<VirtioGpuRespMapInfo>();
@@ -67,7 +67,7 @@ impl Worker {
                     break;
                 }
             }
-            self.signal(ring);
+            self.signal(ring, &memory.memory());
         }
     }
 
@@ -123,7 +123,7 @@ impl Worker {
             (Ok(command), QueueKind::Control) => {
                 if matches!(command, Command::GetDisplayInfo | Command::GetEdid { .. }) {
                     // May wait for the front-end: what is done must not wait with it.
-                    self.signal(ring);
+                    self.signal(ring, memory);
                 }
                 if matches!(command, Command::ResourceMapBlob { .. }) && room < MAP_RESPONSE {
                     // A guest that does not learn of a mapping would never unmap it.
@@ -179,14 +179,15 @@ impl Worker {
         move |result| {
             let mut response = Vec::new();
             encode_fitting(&header, &result, place.room(), &mut response);
-            let written = place.write(&response, &shared.memory());
-            held.complete(written);
+            let memory = &*shared.memory();
+            let written = place.write(&response, memory);
+            held.complete(written, memory);
         }
     }
 
-    fn signal(&mut self, ring: &Ring) {
+    fn signal(&mut self, ring: &Ring, memory: &GuestMemory) {
         if std::mem::take(&mut self.unsignalled) {
-            ring.notify();
+            ring.notify(memory);
         }
     }
 }

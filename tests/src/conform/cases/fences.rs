@@ -1,5 +1,7 @@
 //! Fences: the flag and the id come back, when the work is done, in the order of their timeline.
 
+use std::time::Duration;
+
 use super::kit::{self, Batch, is_error};
 use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
 use crate::conform::trial::Trial;
@@ -9,7 +11,7 @@ use crate::frontend::request::{
     self, Cursor, FLAG_FENCE, FLAG_INFO_RING_IDX, Rect, RequestBytes, cmd,
 };
 use crate::frontend::response::{self, Response, resp};
-use crate::frontend::{Gpu, Session};
+use crate::frontend::{Ack, Gpu, ImageRequest, Session};
 
 const CONTEXTS: Needs = Needs::features(feature::VIRGL | feature::CONTEXT_INIT);
 
@@ -126,6 +128,14 @@ pub(super) const CASES: &[Case] = &[
         sentences: &["gpu-fence-3", "gpu-fence-4"],
         needs: CONTEXTS,
         run: context_commands,
+    },
+    Case {
+        group: Group::Fences,
+        number: 15,
+        name: "a fence does not overtake a slow command of its timeline",
+        sentences: &["gpu-fence-8", "gpu-fence-9"],
+        needs: Needs::HOST_BLOBS,
+        run: slow_command,
     },
 ];
 
@@ -495,5 +505,31 @@ fn context_commands(trial: &mut Trial) -> Outcome {
     {
         fenced(&mut session.gpu, what, request, id)?;
     }
+    kit::works(&mut session)
+}
+
+fn slow_command(trial: &mut Trial) -> Outcome {
+    let (mut session, context) = kit::host_blobs(trial)?;
+    let info = context.image(&mut session.gpu, ImageRequest::xrgb(64, 64))?;
+    context.create_blob(&mut session.gpu, 200, &info)?;
+    session
+        .shmem()
+        .script(&[Ack::Late(Duration::from_millis(80))]);
+    let on_timeline = |request: RequestBytes, id: u64| {
+        let request = request.in_context(context.id);
+        request.fenced(id).on_ring(0)
+    };
+    let mut batch = Batch::default();
+    let map = on_timeline(request::map_blob(200, 0), 1);
+    batch.push(&mut session.gpu, &map, response::MAP_INFO)?;
+    for id in 2..6 {
+        let submit = on_timeline(request::submit_3d(context.id, &[]), id);
+        batch.push(&mut session.gpu, &submit, response::MAP_INFO)?;
+    }
+    let answers = batch.answers(&mut session.gpu)?;
+    for (at, answer) in &answers {
+        fence(&format!("command {at}"), answer, *at as u64 + 1)?;
+    }
+    in_order("behind a slow command", &answers, |_| true)?;
     kit::works(&mut session)
 }

@@ -32,7 +32,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         group: Group::Memtype,
         number: 3,
-        name: "where it is acknowledged, the type asked for is the one that the guest is told",
+        name: "where it is acknowledged, the type asked for is the one that the guest is told, for writing",
         sentences: &["ext-3", "ext-4", "ext-5", "ext-8"],
         needs: EXTENSION,
         run: same_type_for_both,
@@ -125,6 +125,8 @@ fn same_type_for_both(trial: &mut Trial) -> Outcome {
         let last = session.shmem().requests().last().copied();
         let valid = last.and_then(|request| request.map_flags(true));
         check(valid.is_some(), format_args!("flags {flags:#x}"))?;
+        let writable = valid.is_some_and(|flags| flags.writable);
+        check(writable, format_args!("read-only, by flags {flags:#x}"))?;
         let asked = flags >> 4 & 0xf;
         check(
             asked == 0 || asked == u64::from(map_info & 0xf),

@@ -92,6 +92,14 @@ pub(super) const CASES: &[Case] = &[
         needs: Needs::NOTHING,
         run: other_order,
     },
+    Case {
+        group: Group::Reconnect,
+        number: 11,
+        name: "the second front-end finds none of the first one's blobs",
+        sentences: &[],
+        needs: Needs::features(feature::RESOURCE_BLOB),
+        run: blobs_gone,
+    },
 ];
 
 /// A connection after the first, which is over. A back-end that ends with its front-end, or does not listen any
@@ -142,20 +150,22 @@ fn second_is_served(trial: &mut Trial) -> Outcome {
 fn resources_gone(trial: &mut Trial) -> Outcome {
     let mut first = trial.start()?;
     first.gpu.create_2d(1, BGRX, 16, 16)?;
-    let has_blobs = first.features & feature::RESOURCE_BLOB != 0;
-    if has_blobs {
-        let span = first.ram.alloc(4 * 64 * 64)?;
-        first.gpu.create_blob_guest(2, 4 * 64 * 64, &[span])?;
-    }
     drop(first);
     let mut session = second(trial)?;
     let flush = request::flush(1, Rect::sized(16, 16));
     refused(&mut session, "a flush of the first one's resource", &flush)?;
-    if has_blobs {
-        let scanout = request::set_scanout_blob(plain(2, 64, 64));
-        refused(&mut session, "a scanout of the first one's blob", &scanout)?;
-    }
     session.gpu.create_2d(1, BGRX, 16, 16)?;
+    kit::works(&mut session)
+}
+
+fn blobs_gone(trial: &mut Trial) -> Outcome {
+    let mut first = trial.start()?;
+    let span = first.ram.alloc(4 * 64 * 64)?;
+    first.gpu.create_blob_guest(2, 4 * 64 * 64, &[span])?;
+    drop(first);
+    let mut session = second(trial)?;
+    let scanout = request::set_scanout_blob(plain(2, 64, 64));
+    refused(&mut session, "a scanout of the first one's blob", &scanout)?;
     session.gpu.create_2d(2, BGRX, 16, 16)?;
     kit::works(&mut session)
 }
@@ -245,8 +255,10 @@ fn leaves_in_a_message(trial: &mut Trial) -> Outcome {
 
 fn fewer_features(trial: &mut Trial) -> Outcome {
     kit::begin(show(&mut trial.start()?, 1))?;
-    let mut options = SessionOptions::default();
-    options.features = feature::VERSION_1 | feature::PROTOCOL_FEATURES;
+    let options = SessionOptions {
+        features: feature::VERSION_1 | feature::PROTOCOL_FEATURES,
+        ..SessionOptions::default()
+    };
     let mut session = next(trial, &options)?;
     show(&mut session, 2)?;
     kit::works(&mut session)

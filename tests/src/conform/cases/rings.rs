@@ -1,5 +1,7 @@
 //! What virtqueues can do: layouts of chains, notifications, sizes, indices that wrap.
 
+use std::time::Duration;
+
 use super::kit::{self, readable, succeeds, writable};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
@@ -10,7 +12,9 @@ use crate::frontend::queue::Ticket;
 use crate::frontend::request::{self, Cursor, MemEntry};
 use crate::frontend::response::{self, DISPLAY_INFO, HEADER, resp};
 use crate::frontend::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor};
-use crate::frontend::{ChainShape, CommandQueue, Error, Rect, Session, SessionOptions, SplitRing};
+use crate::frontend::{
+    ChainShape, CommandQueue, Deadline, Error, Rect, Session, SessionOptions, SplitRing,
+};
 
 const INDIRECT: Needs = Needs::features(feature::INDIRECT_DESC);
 const EVENT_IDX: Needs = Needs::features(feature::EVENT_IDX);
@@ -200,6 +204,22 @@ pub(super) const CASES: &[Case] = &[
         sentences: &["ring-1"],
         needs: Needs::NOTHING,
         run: order_in_the_table,
+    },
+    Case {
+        group: Group::Rings,
+        number: 24,
+        name: "with EVENT_IDX completions before used_event come without a notification each",
+        sentences: &["ring-16", "ring-17"],
+        needs: EVENT_IDX,
+        run: event_idx_quiet,
+    },
+    Case {
+        group: Group::Rings,
+        number: 25,
+        name: "without EVENT_IDX completions come without a notification each while flags are 1",
+        sentences: &["ring-13", "ring-14"],
+        needs: Needs::NOTHING,
+        run: flags_quiet,
     },
 ];
 
@@ -725,5 +745,62 @@ fn order_in_the_table(trial: &mut Trial) -> Outcome {
     }
     session.gpu.control.ring().submit_head(order[0], indices)?;
     answered(&mut session, order[0], answer)?;
+    kit::works(&mut session)
+}
+
+/// How many notifications come with [`ROUNDS`] commands, one after the other, that nobody wants to
+/// be notified of.
+fn notifications(session: &mut Session) -> Result<u64, Stop> {
+    let flush = request::flush(99, Rect::sized(1, 1));
+    let mut counter = [0; 8];
+    // What is left of earlier commands.
+    let _ = rustix::io::read(session.gpu.control.ring().call_fd(), &mut counter);
+    for _ in 0..ROUNDS {
+        let before = session.gpu.control.ring().used_index()?;
+        session.gpu.queue(&flush)?;
+        session.gpu.control.ring().kick_always()?;
+        Deadline::default().poll("a completion on ring 0", || {
+            let now = session.gpu.control.ring().used_index()?;
+            Ok((now != before).then_some(()))
+        })?;
+    }
+    // The last notification comes behind its completion.
+    std::thread::sleep(Duration::from_millis(10));
+    let told = rustix::io::read(session.gpu.control.ring().call_fd(), &mut counter);
+    while session.gpu.control.ring().pop_used()?.is_some() {}
+    Ok(told.map_or(0, |_| u64::from_ne_bytes(counter)))
+}
+
+/// Commands of [`notifications`].
+const ROUNDS: u64 = 20;
+
+/// Notifications that nobody asked for are no error; one for each command is.
+fn few(count: u64) -> Outcome {
+    check(
+        count < ROUNDS / 2,
+        format_args!("{count} notifications for {ROUNDS} commands, and none was wanted"),
+    )
+}
+
+fn event_idx_quiet(trial: &mut Trial) -> Outcome {
+    let mut session = trial.start()?;
+    kit::answers(&mut session)?;
+    let ring = session.gpu.control.ring();
+    let [_, available, _] = ring.parts();
+    let used_event = available.addr + 4 + 2 * u64::from(ring.size());
+    let far = ring.used_index()?.wrapping_add(1000);
+    session.ram.write(used_event, &far.to_le_bytes())?;
+    few(notifications(&mut session)?)?;
+    // The driver waits again, and is told.
+    kit::works(&mut session)
+}
+
+fn flags_quiet(trial: &mut Trial) -> Outcome {
+    let mut session = trial.session(&without(feature::EVENT_IDX))?;
+    kit::answers(&mut session)?;
+    let [_, available, _] = session.gpu.control.ring().parts();
+    session.ram.write(available.addr, &1_u16.to_le_bytes())?;
+    few(notifications(&mut session)?)?;
+    session.ram.write(available.addr, &0_u16.to_le_bytes())?;
     kit::works(&mut session)
 }
