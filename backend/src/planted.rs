@@ -164,6 +164,8 @@ bugs! {
         UsedLengthZero,
         /// The guest is not told of requests that are done
         SignalMissing,
+        /// The guest is told of requests that are done though it wants no notifications
+        SignalUnwanted,
         /// Only the first writable buffer of a request is used
         ResponseNotScattered,
     }

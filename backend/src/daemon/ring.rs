@@ -170,7 +170,7 @@ impl Ring {
             return;
         }
         let result = match self.vring.needs_notification() {
-            Ok(true) if self.silenced(memory) => Ok(()),
+            Ok(true) if self.silenced(memory) && !planted(Bug::SignalUnwanted) => Ok(()),
             Ok(true) => self.vring.signal_used_queue(),
             Ok(false) => Ok(()),
             Err(error) => {
