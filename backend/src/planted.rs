@@ -8,7 +8,7 @@
 mod active;
 
 #[cfg(feature = "test-bugs")]
-pub(crate) use active::{json, keep_first_table, plant, planted, spoil};
+pub(crate) use active::{again, json, keep_first_table, plant, planted, spoil};
 
 /// Declares the bugs by the group of cases that is to find them.
 macro_rules! bugs {
@@ -66,8 +66,8 @@ bugs! {
         DisableIgnored,
     }
     "display" {
-        /// A flush shows all of the scanout, whatever its rectangle
-        DamageIgnored,
+        /// What a flush shows is at the scanout's corner, whatever its rectangle
+        DamageMisplaced,
         /// The device accepts features of the display that were not offered
         DisplayFeaturesAssumed,
     }
@@ -126,8 +126,8 @@ bugs! {
         BlobStrideIgnored,
         /// A picture begins at the start of its blob, whatever its offset
         BlobOffsetIgnored,
-        /// A blob may be larger than its memory
-        BlobBeyondBacking,
+        /// A picture in a blob is read in one format, whatever was said
+        BlobFormatIgnored,
     }
     "host-blob" {
         /// A blob that is forgotten stays mapped
@@ -136,12 +136,14 @@ bugs! {
         OverlapAccepted,
         /// A blob that is mapped may be mapped again
         MappedTwice,
+        /// A blob is mapped read-only
+        MapReadOnly,
     }
     "memtype" {
         /// A cached blob is told to be write-combining
         MapInfoWc,
-        /// A blob is mapped read-only
-        MapReadOnly,
+        /// A request to map has a memory type that the front-end has not agreed to
+        MemtypeUnasked,
     }
     "memory-table" {
         /// The first memory table stays in use
@@ -154,15 +156,15 @@ bugs! {
         RingPlaceLost,
     }
     "reconnect" {
-        /// The daemon ends with its first front-end
-        SecondFrontEndRefused,
+        /// Only the first front-end's display is used
+        SecondDisplayIgnored,
     }
     "rings" {
         /// Nothing is said to have been written
         UsedLengthZero,
         /// The guest is not told of requests that are done
         SignalMissing,
-        /// The guest is told of requests that are done though it does not want to be
+        /// The guest is told of requests that are done though it wants no notifications
         SignalUnwanted,
         /// Only the first writable buffer of a request is used
         ResponseNotScattered,
@@ -172,8 +174,8 @@ bugs! {
         MalformedChainFatal,
         /// An impossible index in a ring ends the process
         BrokenRingFatal,
-        /// A readable buffer behind a writable one is taken for a part of the request
-        ReadableBehindWritable,
+        /// A ring that was broken once is so for good
+        BrokenRingStays,
     }
     "garbage" {
         /// Commands that are not known succeed

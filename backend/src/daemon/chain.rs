@@ -126,7 +126,7 @@ impl Buffers {
             }
             if descriptor.is_write_only() {
                 self.writable.push(segment);
-            } else if self.writable.is_empty() || planted(Bug::ReadableBehindWritable) {
+            } else if self.writable.is_empty() {
                 self.readable.push(segment);
             } else {
                 return None;

@@ -377,7 +377,9 @@ impl VringT<SharedGuestMemory> for Ring {
     }
 
     fn set_queue_ready(&self, ready: bool) {
-        self.shared.broken.store(false, Ordering::Relaxed);
+        if !planted(Bug::BrokenRingStays) {
+            self.shared.broken.store(false, Ordering::Relaxed);
+        }
         self.vring.set_queue_ready(ready);
     }
 

@@ -126,6 +126,9 @@ fn session_loop(
 ) -> io::Result<()> {
     let (on_display, on_channel) = (Arc::clone(display), session.channel.clone());
     let (tap, listener) = Tap::new(stream, move |seen| match (seen, &on_channel) {
+        #[cfg(feature = "test-bugs")]
+        (Seen::DisplaySocket(_), _)
+            if planted(Bug::SecondDisplayIgnored) && crate::planted::again() => {}
         (Seen::DisplaySocket(socket), _) => {
             if let Err(error) = on_display.attach_socket(socket) {
                 log::warn!("the front-end's display socket is not used: {error}");

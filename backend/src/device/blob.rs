@@ -8,7 +8,6 @@ use super::State;
 use super::backing::Backing;
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
-use crate::planted::{Bug, planted};
 
 impl State {
     /// Makes a blob in guest memory. Its backing may come with it or later by
@@ -33,7 +32,7 @@ impl State {
             None
         } else {
             let backing = Backing::new(entries, memory, self.resources.backing_room())?;
-            if backing.len() < size && !planted(Bug::BlobBeyondBacking) {
+            if backing.len() < size {
                 return Err(GpuError::InvalidParameter);
             }
             Some(backing)

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use nosnoop_protocol::ids::ResourceId;
-use nosnoop_protocol::memtype::{MapCache, ShmemMapFlags};
+use nosnoop_protocol::memtype::{MapCache, MemslotRequest, ShmemMapFlags};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::context::ContextSerial;
@@ -252,7 +252,12 @@ impl State {
             fd_offset: bytes.offset(),
             flags: ShmemMapFlags {
                 writable: !planted(Bug::MapReadOnly),
-                memory: plan.memslot(),
+                memory: match plan.memslot() {
+                    MemslotRequest::Unspecified if planted(Bug::MemtypeUnasked) => {
+                        MemslotRequest::Cached
+                    }
+                    memslot => memslot,
+                },
             },
         };
         let slot = self.window.take(offset, id, Arc::clone(&memory));

@@ -198,7 +198,10 @@ impl State {
         {
             return Err(GpuError::InvalidParameter);
         }
-        let layout = if planted(Bug::BlobStrideIgnored) {
+        let layout = if planted(Bug::BlobFormatIgnored) {
+            let format = Format::B8g8r8x8;
+            Layout { format, ..layout }
+        } else if planted(Bug::BlobStrideIgnored) {
             let stride = u32::try_from(row).unwrap_or(layout.stride);
             Layout { stride, ..layout }
         } else {
@@ -254,15 +257,19 @@ impl State {
             let Some(part) = rect.intersect(&scanout.rect) else {
                 continue;
             };
-            let part = if planted(Bug::DamageIgnored) {
-                scanout.rect
-            } else {
-                part
-            };
             let damage = Rect {
                 x: part.x.saturating_sub(scanout.rect.x),
                 y: part.y.saturating_sub(scanout.rect.y),
                 ..part
+            };
+            let damage = if planted(Bug::DamageMisplaced) {
+                Rect {
+                    x: 0,
+                    y: 0,
+                    ..damage
+                }
+            } else {
+                damage
             };
             let source = Source {
                 resource,

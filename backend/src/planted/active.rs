@@ -1,6 +1,7 @@
 //! What only test builds have: the choice of a bug, and the bugs that need more than a line.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use nosnoop_protocol::wire::resp;
@@ -41,6 +42,12 @@ pub(crate) fn json() -> String {
     };
     let all: Vec<_> = Bug::value_variants().iter().filter_map(bug).collect();
     serde_json::Value::from(all).to_string()
+}
+
+/// Whether this was called before.
+pub(crate) fn again() -> bool {
+    static CALLED: AtomicBool = AtomicBool::new(false);
+    CALLED.swap(true, Ordering::Relaxed)
 }
 
 /// Spoils the bytes of a response.
