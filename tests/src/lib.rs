@@ -17,11 +17,13 @@
     reason = "test code: a broken expectation is to stop the test loudly, and programs print"
 )]
 
+pub mod bench;
 #[cfg(target_arch = "x86_64")]
 pub mod flush_cost;
 pub mod frontend;
 pub mod fuzz;
 pub mod lab;
+pub mod peers;
 pub mod verify;
 #[cfg(target_arch = "x86_64")]
 pub mod vmm;

@@ -22,6 +22,8 @@ use super::message::{
 
 /// Most file descriptors one message may carry here (the specification's limit for a memory table).
 const MAX_FDS: usize = 8;
+/// Most bytes of a message that are believed; the largest real one is a configuration space.
+const MAX_PAYLOAD: u32 = 1 << 20;
 
 /// A connected front-end.
 #[derive(Debug)]
@@ -117,6 +119,9 @@ impl VhostUser {
         let mut head = [0; Header::SIZE];
         self.read_exact(&mut head, &mut fds, &deadline, awaited)?;
         let header = Header::from_bytes(head);
+        if header.size > MAX_PAYLOAD {
+            return Err(Error::Protocol(format!("{header:?} instead of {awaited}")));
+        }
         let mut payload = vec![0; header.size as usize];
         self.read_exact(&mut payload, &mut fds, &deadline, awaited)?;
         Ok((header, payload, fds))

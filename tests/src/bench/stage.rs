@@ -1,0 +1,191 @@
+//! A fresh back-end with a front-end on it, for one cell of the table.
+
+use std::fmt;
+
+use super::Missing;
+use crate::frontend::message::{feature, protocol};
+use crate::frontend::{Daemon, DisplayConfig, Error, Session, SessionOptions};
+use crate::lab::usage::{self, Usage};
+use crate::peers::Prepared;
+
+/// Bytes of guest memory: two large pictures, each in pages of their own, and what is around.
+const RAM: u64 = 256 << 20;
+
+/// What a piece of work needs of a back-end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// 2D.
+    #[default]
+    Plain,
+    /// Blobs in guest memory.
+    GuestBlobs,
+    /// Contexts, and blobs in host memory that are mapped.
+    HostBlobs,
+}
+
+/// A running back-end and the device on it.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The front-end and the driver.
+    pub(super) session: Session,
+    daemon: Daemon,
+}
+
+impl Stage {
+    /// Starts a back-end and brings a device up with a display of this size that only counts.
+    ///
+    /// # Errors
+    /// [`Missing::Lacks`] when it does not offer what is needed, [`Missing::Failed`] else.
+    pub(super) fn open(
+        backend: &Prepared,
+        display: (u32, u32),
+        needs: Needs,
+    ) -> Result<Self, Missing> {
+        let mut daemon = backend.start().map_err(|e| Missing::failed(&e))?;
+        match Self::connect(&mut daemon, display, needs) {
+            Ok(session) => Ok(Stage { session, daemon }),
+            Err(missing) => Err(missing.after(&mut daemon)),
+        }
+    }
+
+    fn connect(
+        daemon: &mut Daemon,
+        (width, height): (u32, u32),
+        needs: Needs,
+    ) -> Result<Session, Missing> {
+        let mut options = match needs {
+            Needs::HostBlobs => SessionOptions::host_blobs(),
+            Needs::Plain | Needs::GuestBlobs => SessionOptions::default(),
+        };
+        // What nothing here uses stays out: not every back-end that offers it serves it.
+        options.features &= !(feature::RESOURCE_UUID | feature::RING_RESET);
+        if needs == Needs::Plain {
+            options.features &= !feature::RESOURCE_BLOB;
+        }
+        options.layout = vec![(0x10_0000, RAM)];
+        options.display = Some(DisplayConfig::sized(width, height).discarding());
+        let mut vhost = crate::frontend::VhostUser::connect(daemon.socket())
+            .map_err(|e| Missing::failed(&e))?;
+        vhost.set_patience(super::PATIENCE);
+        let mut session = Session::over(vhost, &options).map_err(|e| Missing::failed(&e))?;
+        session.gpu.control.set_patience(super::PATIENCE);
+        let (features, protocols) = match needs {
+            Needs::Plain => (0, 0),
+            Needs::GuestBlobs => (feature::RESOURCE_BLOB, 0),
+            Needs::HostBlobs => (
+                feature::RESOURCE_BLOB | feature::CONTEXT_INIT,
+                protocol::SHMEM | protocol::BACKEND_REQ,
+            ),
+        };
+        let names = [
+            (feature::RESOURCE_BLOB, "RESOURCE_BLOB"),
+            (feature::CONTEXT_INIT, "CONTEXT_INIT"),
+        ];
+        let absent = names
+            .iter()
+            .filter(|(bit, _)| features & !session.features & bit != 0)
+            .map(|(_, name)| *name)
+            .collect::<Vec<_>>();
+        if !absent.is_empty() {
+            return Err(Missing::Lacks(format!(
+                "does not offer {}",
+                absent.join(", ")
+            )));
+        }
+        if protocols & !session.protocol_features != 0 {
+            return Err(Missing::Lacks("does not offer shared memory".to_owned()));
+        }
+        Ok(session)
+    }
+
+    /// Memory and processor time of the back-end.
+    ///
+    /// # Errors
+    /// When it has gone.
+    pub(super) fn usage(&self) -> Result<Usage, Missing> {
+        usage::of(self.daemon.pid()).map_err(|_| Missing::Failed("it has gone".to_owned()))
+    }
+
+    /// The back-end's process.
+    #[must_use]
+    pub(super) fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// Adds what became of the process to why something is missing.
+    #[must_use]
+    pub(super) fn explain(mut self, missing: Missing) -> Missing {
+        missing.after(&mut self.daemon)
+    }
+}
+
+impl Missing {
+    /// From an error of the front-end: an error answer means that the back-end lacks something.
+    pub(super) fn failed(error: &Error) -> Self {
+        match error {
+            Error::Refused { command, got, .. } => {
+                Self::Lacks(format!("{command} is answered {got:#x}"))
+            }
+            Error::Timeout { awaited, waited } => {
+                Self::Failed(format!("hangs: {} s without {awaited}", waited.as_secs()))
+            }
+            Error::Daemon(text) => Self::Failed(one_line(text)),
+            other => Self::Failed(one_line(&other.to_string())),
+        }
+    }
+
+    /// With the end of the process, if it has ended.
+    fn after(self, daemon: &mut Daemon) -> Self {
+        let Err(Error::Daemon(how)) = daemon.check_alive() else {
+            return self;
+        };
+        Self::Failed(format!("died: {}", one_line(&how)))
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lacks(why) | Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Most characters of a line that a report takes over from a program.
+const MOST: usize = 160;
+
+/// The first line, and the one that tells of a panic, cut to what a table can hold.
+fn one_line(text: &str) -> String {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.next().unwrap_or_default().trim().to_owned();
+    let panic = text.lines().find(|line| line.contains("panicked"));
+    let whole = match panic {
+        Some(line) if !first.contains("panicked") => format!("{first} {}", line.trim()),
+        _ => first,
+    };
+    whole
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MOST)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_programs_say_becomes_one_short_line() {
+        assert_eq!(
+            one_line("ended with signal 6: \nmore\n"),
+            "ended with signal 6:"
+        );
+        let text = "ended with signal 6: [info] hello\nthread 'x' panicked at y.rs:1\n";
+        assert_eq!(
+            one_line(text),
+            "ended with signal 6: [info] hello thread 'x' panicked at y.rs:1"
+        );
+        assert_eq!(one_line(&"\u{1b}x".repeat(500)).chars().count(), MOST);
+        assert!(!one_line("\n\n \u{1b}[31mred").contains('\u{1b}'));
+    }
+}
