@@ -76,12 +76,8 @@ fn idle(backend: &Prepared, count: usize, watched: Duration) -> Result<Each, Mis
     more_descriptors();
     let mut stages = Vec::with_capacity(count);
     for _ in 0..count {
-        let mut stage = Stage::open(backend, XGA, Needs::Plain)?;
         // It has served a command, and rests since.
-        match stage.session.gpu.display_info() {
-            Ok(_) => stages.push(stage),
-            Err(error) => return Err(stage.explain(Missing::failed(&error))),
-        }
+        stages.push(Stage::open(backend, XGA, Needs::Plain)?.first_command()?);
     }
     thread::sleep(REST);
     let before = cpu_nanos(&stages)?;

@@ -1,8 +1,8 @@
 //! A driver that costs little: what it measures is the back-end.
 //!
-//! Requests, response buffers and descriptors are written once. A batch is published by one store
-//! of the available index and at most one kick; the driver then sleeps on the call event like a
-//! guest that waits for its interrupt. Every completion and every response is checked, so that a
+//! Requests, response buffers and descriptors are written once. Commands are published by one store
+//! of the available index and at most one kick; the driver sleeps on the call event like a guest
+//! that waits for its interrupt, and asks for one only when the last of them is done. Every completion and every response is checked, so that a
 //! back-end that fails quickly is not a fast one.
 
 use std::ops::Range;
@@ -56,6 +56,7 @@ pub(super) struct Driver {
     size: u16,
     event_idx: bool,
     next: u16,
+    done: u16,
     slots: Vec<Slot>,
     kick: OwnedFd,
     call: OwnedFd,
@@ -136,6 +137,7 @@ impl Driver {
             size: ring.size(),
             event_idx,
             next: ring.next_avail(),
+            done: ring.next_avail(),
             slots,
             kick: duplicate(ring.kick_fd())?,
             call: duplicate(ring.call_fd())?,
@@ -162,39 +164,53 @@ impl Driver {
     /// Sends these commands at once and waits until all are answered as they must be.
     ///
     /// # Errors
-    /// [`Error::Timeout`], [`Error::Refused`] for another answer, [`Error::Ring`] for a used ring
-    /// that breaks the rules.
+    /// As [`Self::publish`] and [`Self::collect`].
     pub(super) fn batch(&mut self, range: Range<usize>) -> Result<()> {
+        self.publish(range.clone())?;
+        self.collect(range)
+    }
+
+    /// Sends these commands at once.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the kick fails.
+    pub(super) fn publish(&mut self, range: Range<usize>) -> Result<()> {
         let first = self.next;
         let available = slice(&self.map, self.available)?;
-        let used = slice(&self.map, self.used)?;
         let answers = slice(&self.map, self.answers)?;
-        for slot in &self.slots[range.clone()] {
+        for slot in &self.slots[range] {
             store::<u32>(&answers, slot.answer, 0)?;
             let at = 4 + 2 * usize::from(self.next % self.size);
             store::<u16>(&available, at, slot.head.to_le())?;
             self.next = self.next.wrapping_add(1);
         }
-        // "Interrupt me when the last one is done."
-        let at = 4 + 2 * usize::from(self.size);
-        store::<u16>(&available, at, self.next.wrapping_sub(1).to_le())?;
         store::<u16>(&available, 2, self.next.to_le())?;
         fence(Ordering::SeqCst);
-        if self.wants_kick(&used, first)? {
+        if self.wants_kick(&slice(&self.map, self.used)?, first)? {
             rustix::io::write(&self.kick, &1_u64.to_ne_bytes())
                 .map_err(|e| Error::io("kick", e))?;
         }
-        self.wait(&used)?;
-        let mut done = first;
+        Ok(())
+    }
+
+    /// Waits until these commands, the oldest that were sent, are answered as they must be.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Refused`] for another answer, [`Error::Ring`] for a used ring
+    /// that breaks the rules.
+    pub(super) fn collect(&mut self, range: Range<usize>) -> Result<()> {
+        let used = slice(&self.map, self.used)?;
+        let answers = slice(&self.map, self.answers)?;
+        self.wait(&used, range.len() as u16)?;
         for slot in &self.slots[range.clone()] {
-            let at = 4 + 8 * usize::from(done % self.size);
+            let at = 4 + 8 * usize::from(self.done % self.size);
             let head = u32::from_le(load(&used, at)?);
             let len = u32::from_le(load(&used, at + 4)?);
-            done = done.wrapping_add(1);
+            self.done = self.done.wrapping_add(1);
             if head != u32::from(slot.head) {
                 let is_other = |other: &Slot| u32::from(other.head) == head;
                 if !self.slots[range.clone()].iter().any(is_other) {
-                    let (ring, what) = (0, format!("completion of chain {head}, not in flight"));
+                    let (ring, what) = (0, format!("completion of chain {head}, not expected"));
                     return Err(Error::Ring { ring, what });
                 }
                 self.overtaken += u64::from(slot.fence.is_some());
@@ -217,9 +233,21 @@ impl Driver {
         Ok(u16::from_le(load(used, 0)?) & 1 == 0)
     }
 
-    fn wait(&self, used: &VolatileSlice<'_>) -> Result<()> {
+    /// Waits until so many more are done.
+    fn wait(&self, used: &VolatileSlice<'_>, count: u16) -> Result<()> {
+        let ready =
+            || Ok::<_, Error>(u16::from_le(load(used, 2)?).wrapping_sub(self.done) >= count);
+        if ready()? {
+            return Ok(());
+        }
+        // "Interrupt me when the last one is done", then look again: it may just have been.
+        let available = slice(&self.map, self.available)?;
+        let last = self.done.wrapping_add(count).wrapping_sub(1);
+        let at = 4 + 2 * usize::from(self.size);
+        store::<u16>(&available, at, last.to_le())?;
+        fence(Ordering::SeqCst);
         let deadline = Deadline::after(self.patience);
-        while u16::from_le(load(used, 2)?) != self.next {
+        while !ready()? {
             wait_readable([self.call.as_fd()], &deadline, "its answers")?;
             // Empty only if the interrupt was an old one.
             let _ = rustix::io::read(&self.call, &mut [0_u8; 8]);

@@ -59,16 +59,13 @@ pub struct Plan {
     pub scale: Option<usize>,
 }
 
-/// Checks that a back-end serves a front-end at all.
+/// Checks that a back-end serves a front-end and answers a command, with whatever.
 ///
 /// # Errors
 /// What is wrong with it, in one line.
 pub fn check(backend: &Prepared) -> Result<(), Missing> {
-    let mut stage = Stage::open(backend, case::XGA, Needs::Plain)?;
-    match stage.session.gpu.display_info() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(stage.explain(Missing::failed(&error))),
-    }
+    Stage::open(backend, case::XGA, Needs::Plain)?.first_command()?;
+    Ok(())
 }
 
 /// Measures everything; the first back-end is the one that the others are compared with. Tells of

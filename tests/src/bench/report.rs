@@ -136,6 +136,20 @@ impl Row {
         }))
     }
 
+    /// How many times the processor time of the first back-end another one took, by turns.
+    #[must_use]
+    pub fn cpu_ratio(&self, other: &Measured) -> Option<Spread> {
+        let ours = self.cells.first()?;
+        if ours.missing.is_some() || other.missing.is_some() {
+            return None;
+        }
+        let pairs = ours.samples.iter().zip(&other.samples);
+        let ratios: Option<Vec<f64>> = pairs
+            .map(|(ours, other)| Some(other.cpu_us? / ours.cpu_us?))
+            .collect();
+        Spread::of(ratios?)
+    }
+
     /// One line on a turn: what each has measured, or why not.
     #[must_use]
     pub fn told(&self, turn: usize) -> String {
@@ -179,23 +193,21 @@ impl Report {
     /// Every reason for a missing number, each once with the rows it is about.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
-        let mut found: Vec<(String, Vec<&str>)> = Vec::new();
-        for row in &self.rows {
-            for (backend, cell) in self.backends.iter().zip(&row.cells) {
-                let Some(missing) = &cell.missing else {
-                    continue;
-                };
-                let reason = format!("{}: {missing}", backend.name);
-                match found.iter_mut().find(|(known, _)| *known == reason) {
-                    Some((_, rows)) => rows.push(&row.id),
-                    None => found.push((reason, vec![&row.id])),
-                }
-            }
-        }
-        found
-            .into_iter()
-            .map(|(reason, rows)| format!("{reason} ({})", rows.join(", ")))
-            .collect()
+        let missing = self.rows.iter().flat_map(|row| {
+            let cells = self.backends.iter().zip(&row.cells);
+            cells.filter_map(|(backend, cell)| {
+                let missing = cell.missing.as_ref()?;
+                Some((format!("{}: {missing}", backend.name), row.id.as_str()))
+            })
+        });
+        grouped(missing)
+    }
+
+    /// Every limit of a row, each once with its rows.
+    #[must_use]
+    pub fn bounds(&self) -> Vec<String> {
+        let rows = self.rows.iter();
+        grouped(rows.filter_map(|row| Some((row.limit_name.clone()?, row.id.as_str()))))
     }
 
     /// One line for each row in which the first back-end died, hung or broke a rule.
@@ -223,4 +235,19 @@ impl Report {
             .filter_map(|sample| sample.own_kib)
             .max()
     }
+}
+
+/// Each text once, with the names that came with it.
+fn grouped<'a>(pairs: impl Iterator<Item = (String, &'a str)>) -> Vec<String> {
+    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
+    for (text, name) in pairs {
+        match found.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, names)) => names.push(name),
+            None => found.push((text, vec![name])),
+        }
+    }
+    let lines = found.into_iter();
+    lines
+        .map(|(text, names)| format!("{text} ({})", names.join(", ")))
+        .collect()
 }

@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::Missing;
 use crate::frontend::message::{feature, protocol};
-use crate::frontend::{Daemon, DisplayConfig, Error, Session, SessionOptions};
+use crate::frontend::{
+    Daemon, DisplayConfig, Error, Session, SessionOptions, VhostUser, request, response,
+};
 use crate::lab::usage::{self, Usage};
 use crate::peers::Prepared;
 
@@ -44,7 +46,8 @@ impl Stage {
         let mut daemon = backend.start().map_err(|e| Missing::failed(&e))?;
         match Self::connect(&mut daemon, display, needs) {
             Ok(session) => Ok(Stage { session, daemon }),
-            Err(missing) => Err(missing.after(&mut daemon)),
+            // The front-end has gone by now, and many back-ends end properly then.
+            Err(missing) => Err(missing.after(&mut daemon, false)),
         }
     }
 
@@ -64,8 +67,7 @@ impl Stage {
         }
         options.layout = vec![(0x10_0000, RAM)];
         options.display = Some(DisplayConfig::sized(width, height).discarding());
-        let mut vhost = crate::frontend::VhostUser::connect(daemon.socket())
-            .map_err(|e| Missing::failed(&e))?;
+        let mut vhost = VhostUser::connect(daemon.socket()).map_err(|e| Missing::failed(&e))?;
         vhost.set_patience(super::PATIENCE);
         let mut session = Session::over(vhost, &options).map_err(|e| Missing::failed(&e))?;
         session.gpu.control.set_patience(super::PATIENCE);
@@ -98,6 +100,19 @@ impl Stage {
         Ok(session)
     }
 
+    /// Sends a first command, to be answered with whatever; gives the stage back.
+    ///
+    /// # Errors
+    /// [`Missing::Failed`].
+    pub(super) fn first_command(mut self) -> Result<Self, Missing> {
+        let request = request::get_display_info();
+        let answer = self.session.gpu.call(&request, response::DISPLAY_INFO);
+        match answer {
+            Ok(_) => Ok(self),
+            Err(error) => Err(self.explain(Missing::failed(&error))),
+        }
+    }
+
     /// Memory and processor time of the back-end.
     ///
     /// # Errors
@@ -115,7 +130,7 @@ impl Stage {
     /// Adds what became of the process to why something is missing.
     #[must_use]
     pub(super) fn explain(mut self, missing: Missing) -> Missing {
-        missing.after(&mut self.daemon)
+        missing.after(&mut self.daemon, true)
     }
 }
 
@@ -134,11 +149,17 @@ impl Missing {
         }
     }
 
-    /// With the end of the process, if it has ended.
-    fn after(self, daemon: &mut Daemon) -> Self {
+    /// With the end of the process, if it has ended by a fault, or at all while it had a front-end.
+    fn after(self, daemon: &mut Daemon, served: bool) -> Self {
+        if matches!(self, Self::Lacks(_)) {
+            return self;
+        }
         let Err(Error::Daemon(how)) = daemon.check_alive() else {
             return self;
         };
+        if !served && how.starts_with("ended with exit status: 0") {
+            return self;
+        }
         Self::Failed(format!("died: {}", one_line(&how)))
     }
 }

@@ -48,6 +48,8 @@ fn value(row: &Row, measured: &Measured) -> String {
 
 /// The first line of a table and all others.
 struct Table {
+    /// Whether the second column holds texts too.
+    two_texts: bool,
     heads: Vec<String>,
     lines: Vec<Vec<String>>,
 }
@@ -55,8 +57,17 @@ struct Table {
 impl Table {
     fn new(heads: &[&str]) -> Self {
         Self {
+            two_texts: false,
             heads: heads.iter().map(ToString::to_string).collect(),
             lines: Vec::new(),
+        }
+    }
+
+    /// With two columns of texts in front.
+    fn texts(first: &str, second: &str) -> Self {
+        Self {
+            two_texts: true,
+            ..Self::new(&[first, second])
         }
     }
 
@@ -71,6 +82,8 @@ impl Table {
         for line in all() {
             let cells = line.iter().enumerate().map(|(at, cell)| match at {
                 0 => format!("{cell:<0$}", width(at)),
+                // A text; all others are numbers.
+                1 if self.two_texts => format!("  {cell:<0$}", width(at)),
                 _ => format!("  {cell:>0$}", width(at)),
             });
             let _ = writeln!(text, "{}", cells.collect::<String>().trim_end());
@@ -88,7 +101,11 @@ impl Table {
         let rule = self.heads.iter().enumerate();
         text += &line(
             &rule
-                .map(|(at, _)| if at == 0 { "---" } else { "---:" }.to_owned())
+                .map(|(at, _)| match at {
+                    0 => "---".to_owned(),
+                    1 if self.two_texts => "---".to_owned(),
+                    _ => "---:".to_owned(),
+                })
                 .collect::<Vec<_>>(),
         );
         self.lines.iter().for_each(|cells| text += &line(cells));
@@ -98,16 +115,11 @@ impl Table {
 
 /// What was measured, and how the first back-end compares.
 fn rows(report: &Report) -> Table {
-    let mut table = Table::new(&["what"]);
-    for (at, backend) in report.backends.iter().enumerate() {
-        table.heads.push(backend.name.clone());
-        if at > 0 {
-            table.heads.push("ratio".to_owned());
-        }
-    }
+    let mut table = Table::texts("row", "what");
+    table.heads.extend(names_and_ratios(report));
     table.heads.extend(["limit".to_owned(), "ratio".to_owned()]);
     for row in &report.rows {
-        let mut line = vec![row.title.clone()];
+        let mut line = vec![row.id.clone(), row.title.clone()];
         for (at, cell) in row.cells.iter().enumerate() {
             line.push(value(row, cell));
             if at > 0 {
@@ -123,18 +135,31 @@ fn rows(report: &Report) -> Table {
     table
 }
 
+/// The names of the back-ends, each but the first with a ratio behind it.
+fn names_and_ratios(report: &Report) -> Vec<String> {
+    let mut heads = Vec::new();
+    for (at, backend) in report.backends.iter().enumerate() {
+        heads.push(backend.name.clone());
+        if at > 0 {
+            heads.push("ratio".to_owned());
+        }
+    }
+    heads
+}
+
 /// Processor time of the back-ends.
 fn processor(report: &Report) -> Table {
-    let mut table = Table::new(&["processor time of the back-end for one"]);
-    let names = report.backends.iter().map(|backend| backend.name.clone());
-    table.heads.extend(names);
+    let mut table = Table::texts("row", "processor time for one");
+    table.heads.extend(names_and_ratios(report));
     for row in &report.rows {
-        let cpu = |cell: &Measured| {
+        let mut line = vec![row.id.clone(), row.title.clone()];
+        for (at, cell) in row.cells.iter().enumerate() {
             let spread = cell.spread(|sample| sample.cpu_us);
-            spread.map_or(NOT_THERE.to_owned(), |spread| time(spread.median))
-        };
-        let mut line = vec![row.title.clone()];
-        line.extend(row.cells.iter().map(cpu));
+            line.push(spread.map_or(NOT_THERE.to_owned(), |spread| time(spread.median)));
+            if at > 0 {
+                line.push(ratio(row.cpu_ratio(cell)));
+            }
+        }
         table.lines.push(line);
     }
     table
@@ -208,18 +233,16 @@ fn notes(report: &Report) -> Vec<String> {
         format!(
             "A ratio says how many times as fast {first} was, in the median turn, and in the least \
              and the greatest: above 1 it was faster. Rows compare answered commands; \
-             \"until displayed\" also waits for the display to have read all pixels."
+             \"until displayed\" also waits for the display to have read all pixels. The ratios of \
+             processor time say how many times as much the other took; what else runs on the \
+             machine disturbs them least."
         ),
     ];
     let named = report.backends.iter().filter(|b| !b.note.is_empty());
     notes.extend(named.map(|b| format!("{}: {}.", b.name, b.note)));
-    let bounds = report
-        .rows
-        .iter()
-        .filter_map(|row| Some(format!("{} by {}", row.id, row.limit_name.as_ref()?)));
-    let bounds: Vec<String> = bounds.collect();
+    let bounds = report.bounds();
     if !bounds.is_empty() {
-        notes.push(format!("Limits: {}.", bounds.join(", ")));
+        notes.push(format!("Limits: {}.", bounds.join("; ")));
     }
     notes.extend(report.reasons().iter().map(|r| format!("n/a: {r}.")));
     let idle = report.costs.iter();
@@ -266,3 +289,6 @@ pub fn markdown(report: &Report) -> String {
         "<!-- made by cargo nosnoop-bench, not to be edited -->\n{machine}\n\n{tables}\n{notes}"
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,19 +82,16 @@ impl Cell {
                     room: response::DISPLAY_INFO,
                     expected: resp::OK_DISPLAY_INFO,
                 };
-                self.batches(&vec![command; outstanding], outstanding as u64)
+                self.outstanding(&vec![command; outstanding])
             }
             Work::Transfer { size, pages } => self.transfer(size, pages),
             Work::Flush(damage) => {
                 let (picture, rect) = self.shown(damage)?;
-                self.batches(
-                    &[plain("RESOURCE_FLUSH", request::flush(picture.id, rect))],
-                    1,
-                )
+                self.together(&[plain("RESOURCE_FLUSH", request::flush(picture.id, rect))])
             }
             Work::Update(damage) => {
                 let (picture, rect) = self.shown(damage)?;
-                self.batches(&update(&picture, rect), 1)
+                self.together(&update(&picture, rect))
             }
             Work::Frame(damage) => self.frames(damage),
             Work::Flip(size) => self.flips(size),
@@ -131,11 +128,36 @@ impl Cell {
         Ok(sample)
     }
 
-    /// Repeats all of these commands at once, which are so many operations.
-    fn batches(&mut self, commands: &[Prepared], operations: u64) -> Outcome<Sample> {
+    /// Repeats all of these commands one after the other; together they are one operation.
+    fn together(&mut self, commands: &[Prepared]) -> Outcome<Sample> {
         let mut driver = self.driver(commands)?;
         let all = 0..commands.len();
-        let sample = self.rounds(operations, || timed(|| driver.batch(all.clone())))?;
+        self.rounds(1, || timed(|| driver.batch(all.clone())))
+    }
+
+    /// Keeps all of these commands in the queue: when one half is answered it is sent again, while
+    /// the back-end works on the other.
+    fn outstanding(&mut self, commands: &[Prepared]) -> Outcome<Sample> {
+        if commands.len() < 2 {
+            return self.together(commands);
+        }
+        let mut driver = self.driver(commands)?;
+        let middle = commands.len() / 2;
+        let halves = [0..middle, middle..commands.len()];
+        for half in &halves {
+            driver.publish(half.clone()).map_err(wrong)?;
+        }
+        let sample = self.rounds(commands.len() as u64, || {
+            timed(|| {
+                halves.iter().try_for_each(|half| {
+                    driver.collect(half.clone())?;
+                    driver.publish(half.clone())
+                })
+            })
+        })?;
+        for half in halves {
+            driver.collect(half).map_err(wrong)?;
+        }
         match driver.overtaken() {
             0 => Ok(sample),
             count => Err(Missing::Failed(format!(
@@ -156,7 +178,7 @@ impl Cell {
                 false => plain("TRANSFER_TO_HOST_2D", pixel.clone()),
             })
             .collect();
-        self.batches(&commands, outstanding as u64)
+        self.outstanding(&commands)
     }
 
     fn transfer(&mut self, (width, height): (u32, u32), pages: bool) -> Outcome<Sample> {
@@ -170,7 +192,7 @@ impl Cell {
         let picture = self.show((width, height), backing)?;
         self.check_shown(&picture)?;
         let whole = request::transfer_to_host_2d(picture.id, picture.rect(), 0);
-        self.batches(&[plain("TRANSFER_TO_HOST_2D", whole)], 1)
+        self.together(&[plain("TRANSFER_TO_HOST_2D", whole)])
     }
 
     /// Makes a picture and shows it.
