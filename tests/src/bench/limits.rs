@@ -116,14 +116,12 @@ fn memcpy(bytes: usize, span: Duration) -> Result<Vec<Duration>> {
     let from = map_file(&Arc::new(sealed_file(bytes as u64)?), bytes as u64)?;
     let from = from.as_volatile_slice();
     let mut to = vec![1_u8; bytes];
-    from.write_slice(&to, 0).map_err(bad_memory)?;
+    from.write_slice(&to, 0)
+        .map_err(|e| Error::Memory(e.to_string()))?;
     repeat(span, || {
-        timed(|| from.read_slice(std::hint::black_box(&mut to), 0)).map_err(bad_memory)
+        timed(|| from.read_slice(std::hint::black_box(&mut to), 0))
+            .map_err(|e| Error::Memory(e.to_string()))
     })
-}
-
-fn bad_memory(error: vm_memory::VolatileMemoryError) -> Error {
-    Error::Memory(error.to_string())
 }
 
 /// A memfd as a back-end hands it over: of fixed size.

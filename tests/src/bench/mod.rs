@@ -126,7 +126,7 @@ fn one_row(case: &Case, row: &mut Row, backends: &[Prepared], span: Duration, tu
 }
 
 fn limit_sample(limit: limits::Limit, span: Duration) -> Result<stats::Sample, Missing> {
-    limit.measure(span).map_err(|error| Missing::failed(&error))
+    limit.measure(span).map_err(Missing::from)
 }
 
 /// Bytes for people: whole KiB or MiB where it is that.

@@ -43,7 +43,7 @@ impl Stage {
         display: (u32, u32),
         needs: Needs,
     ) -> Result<Self, Missing> {
-        let mut daemon = backend.start().map_err(|e| Missing::failed(&e))?;
+        let mut daemon = backend.start()?;
         match Self::connect(&mut daemon, display, needs) {
             Ok(session) => Ok(Stage { session, daemon }),
             // The front-end has gone by now, and many back-ends end properly then.
@@ -67,9 +67,9 @@ impl Stage {
         }
         options.layout = vec![(0x10_0000, RAM)];
         options.display = Some(DisplayConfig::sized(width, height).discarding());
-        let mut vhost = VhostUser::connect(daemon.socket()).map_err(|e| Missing::failed(&e))?;
+        let mut vhost = VhostUser::connect(daemon.socket())?;
         vhost.set_patience(super::PATIENCE);
-        let mut session = Session::over(vhost, &options).map_err(|e| Missing::failed(&e))?;
+        let mut session = Session::over(vhost, &options)?;
         session.gpu.control.set_patience(super::PATIENCE);
         let (features, protocols) = match needs {
             Needs::Plain => (0, 0),
@@ -109,7 +109,7 @@ impl Stage {
         let answer = self.session.gpu.call(&request, response::DISPLAY_INFO);
         match answer {
             Ok(_) => Ok(self),
-            Err(error) => Err(self.explain(Missing::failed(&error))),
+            Err(error) => Err(self.explain(error.into())),
         }
     }
 
@@ -134,9 +134,9 @@ impl Stage {
     }
 }
 
-impl Missing {
-    /// From an error of the front-end: an error answer means that the back-end lacks something.
-    pub(super) fn failed(error: &Error) -> Self {
+impl From<Error> for Missing {
+    /// An error answer means that the back-end lacks something.
+    fn from(error: Error) -> Self {
         match error {
             Error::Refused { command, got, .. } => {
                 Self::Lacks(format!("{command} is answered {got:#x}"))
@@ -144,11 +144,13 @@ impl Missing {
             Error::Timeout { awaited, waited } => {
                 Self::Failed(format!("hangs: {} s without {awaited}", waited.as_secs()))
             }
-            Error::Daemon(text) => Self::Failed(one_line(text)),
+            Error::Daemon(text) => Self::Failed(one_line(&text)),
             other => Self::Failed(one_line(&other.to_string())),
         }
     }
+}
 
+impl Missing {
     /// With the end of the process, if it has ended by a fault, or at all while it had a front-end.
     fn after(self, daemon: &mut Daemon, served: bool) -> Self {
         if matches!(self, Self::Lacks(_)) {
@@ -160,7 +162,7 @@ impl Missing {
         if !served && how.starts_with("ended with exit status: 0") {
             return self;
         }
-        Self::Failed(format!("died: {}", one_line(&how)))
+        Self::Failed(one_line(&how))
     }
 }
 
@@ -175,20 +177,29 @@ impl fmt::Display for Missing {
 /// Most characters of a line that a report takes over from a program.
 const MOST: usize = 160;
 
-/// The first line, and the one that tells of a panic, cut to what a table can hold.
+/// Where a program panicked if it says so, else its first line; cut to what a table can hold.
 fn one_line(text: &str) -> String {
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let first = lines.next().unwrap_or_default().trim().to_owned();
-    let panic = text.lines().find(|line| line.contains("panicked"));
-    let whole = match panic {
-        Some(line) if !first.contains("panicked") => format!("{first} {}", line.trim()),
-        _ => first,
-    };
-    whole
-        .chars()
+    let panic = text
+        .lines()
+        .find_map(|line| Some(&line[line.find("panicked at ")?..]));
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let line = panic.or(first).unwrap_or_default();
+    let words: Vec<String> = line.split_whitespace().map(short_path).collect();
+    let plain = words.join(" ");
+    let plain = plain.trim_end_matches(':').chars();
+    plain
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(MOST)
         .collect()
+}
+
+/// The last three parts of a path: what comes before is about the machine.
+fn short_path(word: &str) -> String {
+    let parts: Vec<&str> = word.split('/').collect();
+    match parts.len() {
+        0..=4 => word.to_owned(),
+        len => parts[len - 3..].join("/"),
+    }
 }
 
 #[cfg(test)]
@@ -198,14 +209,11 @@ mod tests {
     #[test]
     fn what_programs_say_becomes_one_short_line() {
         assert_eq!(
-            one_line("ended with signal 6: \nmore\n"),
-            "ended with signal 6:"
+            one_line("\n ended with  signal 6: \nmore\n"),
+            "ended with signal 6"
         );
-        let text = "ended with signal 6: [info] hello\nthread 'x' panicked at y.rs:1\n";
-        assert_eq!(
-            one_line(text),
-            "ended with signal 6: [info] hello thread 'x' panicked at y.rs:1"
-        );
+        let text = "ended: [info] hello\nthread 'x' (9) panicked at /a/b/x-1/src/y.rs:1:2:\nno\n";
+        assert_eq!(one_line(text), "panicked at x-1/src/y.rs:1:2");
         assert_eq!(one_line(&"\u{1b}x".repeat(500)).chars().count(), MOST);
         assert!(!one_line("\n\n \u{1b}[31mred").contains('\u{1b}'));
     }

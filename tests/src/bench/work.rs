@@ -54,12 +54,7 @@ struct Cell {
     span: Duration,
 }
 
-/// From the front-end's errors.
-fn wrong(error: Error) -> Missing {
-    Missing::failed(&error)
-}
-
-fn plain(name: &'static str, request: RequestBytes) -> Prepared {
+fn plain(name: &'static str, request: &RequestBytes) -> Prepared {
     Prepared {
         name,
         request: request.to_vec(),
@@ -87,7 +82,7 @@ impl Cell {
             Work::Transfer { size, pages } => self.transfer(size, pages),
             Work::Flush(damage) => {
                 let (picture, rect) = self.shown(damage)?;
-                self.together(&[plain("RESOURCE_FLUSH", request::flush(picture.id, rect))])
+                self.together(&[plain("RESOURCE_FLUSH", &request::flush(picture.id, rect))])
             }
             Work::Update(damage) => {
                 let (picture, rect) = self.shown(damage)?;
@@ -104,7 +99,7 @@ impl Cell {
     fn driver(&mut self, commands: &[Prepared]) -> Outcome<Driver> {
         let session = &mut self.stage.session;
         let event_idx = session.features & feature::EVENT_IDX != 0;
-        Driver::new(&mut session.gpu, event_idx, commands).map_err(wrong)
+        Ok(Driver::new(&mut session.gpu, event_idx, commands)?)
     }
 
     /// Repeats a round, with the back-end's processor time and memory around it.
@@ -118,8 +113,7 @@ impl Cell {
         let times = repeat(self.span, || {
             done += operations;
             round()
-        })
-        .map_err(wrong)?;
+        })?;
         let after = self.stage.usage()?;
         let mut sample = Sample::of(times, operations);
         // With the rounds that warmed up.
@@ -145,7 +139,7 @@ impl Cell {
         let middle = commands.len() / 2;
         let halves = [0..middle, middle..commands.len()];
         for half in &halves {
-            driver.publish(half.clone()).map_err(wrong)?;
+            driver.publish(half.clone())?;
         }
         let sample = self.rounds(commands.len() as u64, || {
             timed(|| {
@@ -156,7 +150,7 @@ impl Cell {
             })
         })?;
         for half in halves {
-            driver.collect(half).map_err(wrong)?;
+            driver.collect(half)?;
         }
         match driver.overtaken() {
             0 => Ok(sample),
@@ -168,14 +162,12 @@ impl Cell {
 
     fn commands(&mut self, outstanding: usize, fenced: bool) -> Outcome<Sample> {
         let gpu = &mut self.stage.session.gpu;
-        let picture = gpu
-            .create_picture(RESOURCE, FORMAT, XGA.0, XGA.1)
-            .map_err(wrong)?;
+        let picture = gpu.create_picture(RESOURCE, FORMAT, XGA.0, XGA.1)?;
         let pixel = request::transfer_to_host_2d(picture.id, Rect::sized(1, 1), 0);
         let commands: Vec<Prepared> = (1..=outstanding as u64)
             .map(|id| match fenced {
-                true => plain("TRANSFER_TO_HOST_2D", pixel.clone().fenced(id)),
-                false => plain("TRANSFER_TO_HOST_2D", pixel.clone()),
+                true => plain("TRANSFER_TO_HOST_2D", &pixel.clone().fenced(id)),
+                false => plain("TRANSFER_TO_HOST_2D", &pixel.clone()),
             })
             .collect();
         self.outstanding(&commands)
@@ -187,12 +179,11 @@ impl Cell {
         let backing = match pages {
             true => gpu.ram.alloc_fragments(bytes, &[PAGE as usize]),
             false => gpu.ram.alloc(bytes).map(|span| vec![span]),
-        }
-        .map_err(wrong)?;
+        }?;
         let picture = self.show((width, height), backing)?;
         self.check_shown(&picture)?;
         let whole = request::transfer_to_host_2d(picture.id, picture.rect(), 0);
-        self.together(&[plain("TRANSFER_TO_HOST_2D", whole)])
+        self.together(&[plain("TRANSFER_TO_HOST_2D", &whole)])
     }
 
     /// Makes a picture and shows it.
@@ -207,8 +198,7 @@ impl Cell {
         };
         gpu.create_2d(picture.id, FORMAT, width, height)
             .and_then(|()| gpu.attach_backing(picture.id, &picture.backing))
-            .and_then(|()| gpu.set_scanout(0, picture.id, picture.rect()))
-            .map_err(wrong)?;
+            .and_then(|()| gpu.set_scanout(0, picture.id, picture.rect()))?;
         Ok(picture)
     }
 
@@ -216,7 +206,7 @@ impl Cell {
     fn shown(&mut self, damage: Damage) -> Outcome<(Resource, Rect)> {
         let (width, height) = damage.picture;
         let bytes = 4 * width as usize * height as usize;
-        let backing = self.stage.session.ram.alloc(bytes).map_err(wrong)?;
+        let backing = self.stage.session.ram.alloc(bytes)?;
         let picture = self.show(damage.picture, vec![backing])?;
         self.check_shown(&picture)?;
         let rect = Rect::sized(damage.part.0, damage.part.1);
@@ -232,8 +222,7 @@ impl Cell {
             .ram
             .scatter(&picture.backing, 0, &COLOUR)
             .and_then(|()| session.gpu.transfer(picture.id, whole, 0))
-            .and_then(|()| session.gpu.flush(picture.id, whole))
-            .map_err(wrong)?;
+            .and_then(|()| session.gpu.flush(picture.id, whole))?;
         self.check_pixel(u64::from(whole.width) * u64::from(whole.height))
     }
 
@@ -276,7 +265,7 @@ impl Cell {
         let mut commands = Vec::new();
         for resource in [RESOURCE, RESOURCE + 1] {
             let gpu = &mut self.stage.session.gpu;
-            let backing = gpu.ram.alloc(size as usize).map_err(wrong)?;
+            let backing = gpu.ram.alloc(size as usize)?;
             let blob = CreateBlob {
                 resource,
                 mem: request::BLOB_MEM_GUEST,
@@ -287,8 +276,7 @@ impl Cell {
             };
             let create = request::create_blob(blob, &[backing.into()]);
             gpu.command("RESOURCE_CREATE_BLOB", &create)
-                .and_then(|()| gpu.ram.write(backing.addr, &COLOUR))
-                .map_err(wrong)?;
+                .and_then(|()| gpu.ram.write(backing.addr, &COLOUR))?;
             let rect = Rect::sized(width, height);
             let scanout = ScanoutBlob {
                 scanout: 0,
@@ -302,12 +290,12 @@ impl Cell {
             };
             commands.push(plain(
                 "SET_SCANOUT_BLOB",
-                request::set_scanout_blob(scanout),
+                &request::set_scanout_blob(scanout),
             ));
-            commands.push(plain("RESOURCE_FLUSH", request::flush(resource, rect)));
+            commands.push(plain("RESOURCE_FLUSH", &request::flush(resource, rect)));
         }
         let mut driver = self.driver(&commands)?;
-        driver.batch(0..2).map_err(wrong)?;
+        driver.batch(0..2)?;
         self.check_pixel(u64::from(width) * u64::from(height))?;
         let mut at = 0;
         self.rounds(1, || {
@@ -318,19 +306,19 @@ impl Cell {
 
     fn images(&mut self, width: u32, height: u32) -> Outcome<Sample> {
         let gpu = &mut self.stage.session.gpu;
-        let context = ImageContext::new(gpu, CONTEXT, QUERY_RING).map_err(wrong)?;
+        let context = ImageContext::new(gpu, CONTEXT, QUERY_RING)?;
         let image = ImageRequest::xrgb(width, height);
-        let info = context.image(gpu, image).map_err(wrong)?;
+        let info = context.image(gpu, image)?;
         let commands = [
             plain(
                 "SUBMIT_3D",
-                request::submit_3d(context.id, &image.to_bytes()),
+                &request::submit_3d(context.id, &image.to_bytes()),
             ),
             plain(
                 "RESOURCE_CREATE_BLOB",
-                context.blob_request(RESOURCE, &info),
+                &context.blob_request(RESOURCE, &info),
             ),
-            plain("RESOURCE_UNREF", request::unref(RESOURCE)),
+            plain("RESOURCE_UNREF", &request::unref(RESOURCE)),
         ];
         let map = gpu.ram.clone();
         let mut driver = self.driver(&commands)?;
@@ -351,8 +339,7 @@ impl Cell {
         let session = &mut self.stage.session;
         let gpu = &mut session.gpu;
         ImageContext::new(gpu, CONTEXT, QUERY_RING)
-            .and_then(|context| context.blob_of(gpu, RESOURCE, bytes))
-            .map_err(wrong)?;
+            .and_then(|context| context.blob_of(gpu, RESOURCE, bytes))?;
         let commands = [
             Prepared {
                 name: "RESOURCE_MAP_BLOB",
@@ -360,7 +347,7 @@ impl Cell {
                 room: response::MAP_INFO,
                 expected: resp::OK_MAP_INFO,
             },
-            plain("RESOURCE_UNMAP_BLOB", request::unmap_blob(RESOURCE)),
+            plain("RESOURCE_UNMAP_BLOB", &request::unmap_blob(RESOURCE)),
         ];
         let mut driver = self.driver(&commands)?;
         let sample = self.rounds(1, || {
@@ -368,7 +355,7 @@ impl Cell {
             let unmap = timed(|| driver.batch(1..2))?;
             Ok(if is_map { map } else { unmap })
         })?;
-        self.stage.session.check_shmem().map_err(wrong)?;
+        self.stage.session.check_shmem()?;
         Ok(sample)
     }
 }
@@ -377,8 +364,8 @@ fn update(picture: &Resource, rect: Rect) -> [Prepared; 2] {
     [
         plain(
             "TRANSFER_TO_HOST_2D",
-            request::transfer_to_host_2d(picture.id, rect, 0),
+            &request::transfer_to_host_2d(picture.id, rect, 0),
         ),
-        plain("RESOURCE_FLUSH", request::flush(picture.id, rect)),
+        plain("RESOURCE_FLUSH", &request::flush(picture.id, rect)),
     ]
 }

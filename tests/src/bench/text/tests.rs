@@ -25,7 +25,7 @@ fn measured(samples: &[Sample]) -> Measured {
     }
 }
 
-fn row(id: &str, by_rate: bool, cells: [Measured; 2]) -> Row {
+fn row(id: &str, by_rate: bool, cells: &[Measured; 2]) -> Row {
     Row {
         id: id.to_owned(),
         title: format!("the {id}"),
@@ -46,7 +46,7 @@ fn recorded() -> Report {
     let mut slow = row(
         "map",
         false,
-        [turns([10.0, 20.0, 30.0]), Measured::default()],
+        &[turns([10.0, 20.0, 30.0]), Measured::default()],
     );
     slow.cells[1].missing = Some(Missing::Lacks("has no maps".to_owned()));
     slow.limit_name = Some("the machine".to_owned());
@@ -77,12 +77,12 @@ fn recorded() -> Report {
             row(
                 "one",
                 false,
-                [turns([10.0, 20.0, 40.0]), turns([20.0, 50.0, 60.0])],
+                &[turns([10.0, 20.0, 40.0]), turns([20.0, 50.0, 60.0])],
             ),
             row(
                 "many",
                 true,
-                [turns([1.0, 1.0, 1.0]), turns([0.5, 0.5, 0.5])],
+                &[turns([1.0, 1.0, 1.0]), turns([0.5, 0.5, 0.5])],
             ),
             slow,
         ],
