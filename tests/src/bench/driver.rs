@@ -296,3 +296,6 @@ fn store<T: vm_memory::AtomicAccess>(slice: &VolatileSlice<'_>, at: usize, value
     let stored = slice.store(value, at, Ordering::Release);
     stored.map_err(|e| Error::Memory(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,7 +144,7 @@ fn ratios_are_those_of_each_turn() {
             "20.0 us, 40.0 us",
             "n/a",
             "n/a",
-            "5.00 us, 10.00 us",
+            "5.00 us, 10.0 us",
             "0.25 (0.17-0.50)"
         ]
     );
