@@ -1,6 +1,6 @@
 //! What proves nosnoop-gpu: a vhost-user front-end with a virtio-gpu driver ([`frontend`]), a lab
 //! that boots real QEMU and Linux ([`lab`]), a fuzzer ([`fuzz`]), measurements of back-ends side by
-//! side ([`bench`], with the other ones in [`peers`]) and of cache flushes (`flush_cost`, x86-64). The
+//! side ([`mod@bench`], with the other ones in [`peers`]) and of cache flushes (`flush_cost`, x86-64). The
 //! programs `demo`, `vm`, `verify`, `fuzz`, `nosnoop-bench` and `flush-cost` and the tests in `tests/`
 //! stand on top.
 #![allow(
