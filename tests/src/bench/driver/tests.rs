@@ -177,8 +177,14 @@ fn a_device_that_is_silent_is_given_up() {
 fn with_event_idx_each_side_is_woken_when_it_asked() {
     let mut rig = rig(true);
     let event = rig.driver.used.addr + 4 + 8 * u64::from(SIZE);
-    // "Tell me of entry 1", which is the second.
-    rig.ram.write(event, &1_u16.to_le_bytes()).unwrap();
+    // The device has not asked since the last entry before these: it is awake.
+    rig.ram.write(event, &u16::MAX.to_le_bytes()).unwrap();
+    rig.driver.publish(2..3).unwrap();
+    assert_eq!(rig.kicks(), 0);
+    rig.complete(2, resp::OK_NODATA, Some(8));
+    rig.driver.collect(2..3).unwrap();
+    // "Tell me of entry 2", which is the second from here.
+    rig.ram.write(event, &2_u16.to_le_bytes()).unwrap();
     rig.driver.publish(0..1).unwrap();
     assert_eq!(rig.kicks(), 0);
     rig.driver.publish(1..2).unwrap();
@@ -187,7 +193,7 @@ fn with_event_idx_each_side_is_woken_when_it_asked() {
     let asked = rig.driver.available.addr + 4 + 2 * u64::from(SIZE);
     rig.complete(0, resp::OK_NODATA, None);
     assert!(rig.driver.collect(0..2).unwrap_err().is_timeout());
-    assert_eq!(rig.ram.load_u16(asked).unwrap(), 1);
+    assert_eq!(rig.ram.load_u16(asked).unwrap(), 2);
     rig.complete(1, resp::OK_NODATA, Some(7));
     rig.driver.collect(0..2).unwrap();
 }
