@@ -210,12 +210,12 @@ impl Case {
                     format!("map a blob of {size}"),
                     Work::Map(bytes),
                 )
-                .limited(Limit::Map(bytes)),
+                .limited(Limit::EventfdMap(bytes)),
             );
             let title = format!("unmap a blob of {size}");
             all.push(
                 Self::new(map_id("unmap", bytes), title, Work::Unmap(bytes))
-                    .limited(Limit::Unmap(bytes)),
+                    .limited(Limit::EventfdUnmap(bytes)),
             );
         }
         all
@@ -227,7 +227,12 @@ impl Case {
 pub fn machine_limits() -> Vec<Limit> {
     let mut limits = vec![Limit::Eventfd, Limit::Socket, Limit::EventfdSocket];
     for bytes in BLOBS {
-        limits.extend([Limit::MmapCall(bytes), Limit::MunmapCall(bytes)]);
+        limits.extend([
+            Limit::MmapCall(bytes),
+            Limit::MunmapCall(bytes),
+            Limit::Map(bytes),
+            Limit::Unmap(bytes),
+        ]);
     }
     limits
 }

@@ -39,6 +39,10 @@ pub enum Limit {
     Map(u64),
     /// A SHMEM_UNMAP message of this many bytes, answered once they are unmapped.
     Unmap(u64),
+    /// [`Limit::Eventfd`] with a [`Limit::Map`] in its middle: what a guest waits for at least.
+    EventfdMap(u64),
+    /// [`Limit::Eventfd`] with a [`Limit::Unmap`] in its middle.
+    EventfdUnmap(u64),
     /// The mmap of a sealed memfd of this size alone.
     MmapCall(u64),
     /// The munmap alone.
@@ -57,6 +61,18 @@ impl Limit {
             Self::Display(width, height) => format!("{width}x{height} over a socket"),
             Self::Map(bytes) => format!("socket round trip and mmap of {}", super::size(bytes)),
             Self::Unmap(bytes) => format!("socket round trip and munmap of {}", super::size(bytes)),
+            Self::EventfdMap(bytes) => {
+                format!(
+                    "eventfd and socket round trip, mmap of {}",
+                    super::size(bytes)
+                )
+            }
+            Self::EventfdUnmap(bytes) => {
+                format!(
+                    "eventfd and socket round trip, munmap of {}",
+                    super::size(bytes)
+                )
+            }
             Self::MmapCall(bytes) => format!("mmap of {}", super::size(bytes)),
             Self::MunmapCall(bytes) => format!("munmap of {}", super::size(bytes)),
         }
@@ -83,12 +99,26 @@ impl Limit {
                 repeat(span, || timed(|| peer.round_trip()))?
             }
             Self::Display(width, height) => display(width, height, span)?,
-            Self::Map(bytes) | Self::Unmap(bytes) => {
+            Self::Map(bytes) => {
                 let bare = BareMapping::new(bytes)?;
-                let is_map = matches!(self, Self::Map(_));
+                repeat(span, || Ok::<_, Error>(bare.round_trip()?.0))?
+            }
+            Self::Unmap(bytes) => {
+                let bare = BareMapping::new(bytes)?;
+                repeat(span, || Ok::<_, Error>(bare.round_trip()?.1))?
+            }
+            Self::EventfdMap(bytes) => {
+                let peer = Echo::mapping(bytes)?;
                 repeat(span, || {
-                    let (map, unmap) = bare.round_trip()?;
-                    Ok(if is_map { map } else { unmap })
+                    let map = timed(|| peer.round_trip())?;
+                    peer.round_trip().map(|()| map)
+                })?
+            }
+            Self::EventfdUnmap(bytes) => {
+                let peer = Echo::mapping(bytes)?;
+                repeat(span, || {
+                    peer.round_trip()?;
+                    timed(|| peer.round_trip())
                 })?
             }
             Self::MmapCall(bytes) | Self::MunmapCall(bytes) => {
@@ -171,6 +201,16 @@ impl Echo {
             ask,
             answer,
             thread: Some(thread),
+        })
+    }
+
+    /// The thread has a file mapped and unmapped by turns.
+    fn mapping(bytes: u64) -> Result<Self> {
+        let bare = BareMapping::new(bytes)?;
+        let mut mapped = false;
+        Self::new(move || {
+            mapped = !mapped;
+            if mapped { bare.map() } else { bare.unmap() }
         })
     }
 
@@ -290,12 +330,20 @@ impl BareMapping {
     /// # Errors
     /// The front-end's end refused one.
     pub fn round_trip(&self) -> Result<(Duration, Duration)> {
-        let map = timed(|| self.ask(SHMEM_MAP, &[self.file.as_fd()]))?;
-        let unmap = timed(|| self.ask(SHMEM_UNMAP, &[]))?;
+        let map = timed(|| self.map())?;
+        let unmap = timed(|| self.unmap())?;
         match self.server.violations().first() {
             None => Ok((map, unmap)),
             Some(line) => Err(Error::Protocol(line.clone())),
         }
+    }
+
+    fn map(&self) -> Result<()> {
+        self.ask(SHMEM_MAP, &[self.file.as_fd()])
+    }
+
+    fn unmap(&self) -> Result<()> {
+        self.ask(SHMEM_UNMAP, &[])
     }
 
     fn ask(&self, request: u32, fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -325,6 +373,8 @@ mod tests {
             Limit::Display(32, 16),
             Limit::Map(4096),
             Limit::Unmap(1 << 20),
+            Limit::EventfdMap(4096),
+            Limit::EventfdUnmap(4096),
             Limit::MmapCall(4096),
             Limit::MunmapCall(4096),
         ] {
@@ -336,12 +386,12 @@ mod tests {
     #[test]
     fn a_bare_mapping_really_maps() {
         let bare = BareMapping::new(8192).unwrap();
-        bare.ask(SHMEM_MAP, &[bare.file.as_fd()]).unwrap();
+        bare.map().unwrap();
         assert_eq!(bare.server.mapped(), [(0, 8192)]);
-        bare.ask(SHMEM_UNMAP, &[]).unwrap();
+        bare.unmap().unwrap();
         assert_eq!(bare.server.mapped(), []);
         // A second one has nothing to unmap: refused, and noticed.
-        bare.ask(SHMEM_UNMAP, &[]).unwrap();
+        bare.unmap().unwrap();
         assert!(bare.round_trip().is_err());
     }
 }
