@@ -19,6 +19,7 @@
 )]
 
 pub mod bench;
+pub mod conform;
 #[cfg(target_arch = "x86_64")]
 pub mod flush_cost;
 pub mod frontend;

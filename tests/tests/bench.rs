@@ -73,6 +73,10 @@ fn fake() {
         eprintln!("no such option");
         std::process::exit(3);
     }
+    if what == "never-listens" {
+        std::thread::sleep(LIMIT);
+        return;
+    }
     let listener = UnixListener::bind(socket).unwrap();
     let (mut stream, _) = listener.accept().unwrap();
     let mut header = [0; 12];
@@ -252,6 +256,14 @@ fn one_that_dies_at_start_is_named_with_its_last_words() {
     refused(
         &fake_line("dies-at-start"),
         "dies-at-start: it serves no front-end: ended with exit status: 3",
+    );
+}
+
+#[test]
+fn one_that_never_listens_is_given_up() {
+    refused(
+        &fake_line("never-listens"),
+        "never-listens: it serves no front-end: hangs: 5 s without the daemon's socket",
     );
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
 
 use crate::frontend::driver::Gpu;
-use crate::frontend::error::{Deadline, Error, Result, wait_readable};
+use crate::frontend::error::{Deadline, Error, Result, patience, wait_readable};
 use crate::frontend::memory::Span;
 use crate::frontend::request::FLAG_FENCE;
 use crate::frontend::response::HEADER;
@@ -141,7 +141,7 @@ impl Driver {
             slots,
             kick: duplicate(ring.kick_fd())?,
             call: duplicate(ring.call_fd())?,
-            patience: super::PATIENCE,
+            patience: patience(),
             overtaken: 0,
         })
     }

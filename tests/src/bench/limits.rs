@@ -216,7 +216,7 @@ impl Echo {
 
     fn round_trip(&self) -> Result<()> {
         rustix::io::write(&*self.ask, &1_u64.to_ne_bytes()).map_err(|e| Error::io("kick", e))?;
-        let deadline = Deadline::after(super::PATIENCE);
+        let deadline = Deadline::default();
         wait_readable([self.answer.as_fd()], &deadline, "the other thread")?;
         rustix::io::read(&*self.answer, &mut [0_u8; 8]).map_err(|e| Error::io("eventfd", e))?;
         Ok(())
@@ -315,11 +315,9 @@ impl BareMapping {
         let (server, socket) = ShmemServer::start()?;
         server.set_size(bytes);
         server.set_serving(true);
-        let mut vhost = VhostUser::over(socket);
-        vhost.set_patience(super::PATIENCE);
         Ok(Self {
             server,
-            vhost,
+            vhost: VhostUser::over(socket),
             file: sealed_file(bytes)?,
             bytes,
         })

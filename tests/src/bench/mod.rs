@@ -28,7 +28,8 @@ use case::Case;
 use report::{Backend, LimitRow, Measured, Report, Row};
 use stage::{Needs, Stage};
 
-/// How long a back-end may take for any answer before it counts as hung.
+/// How long a back-end may take for any answer before it counts as hung: what a program is to give to
+/// [`set_patience`](crate::frontend::error::set_patience).
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the first picture may take to arrive at the display.

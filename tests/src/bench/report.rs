@@ -127,13 +127,7 @@ impl Row {
             return None;
         }
         let pairs = ours.samples.iter().zip(&other.samples);
-        Spread::of(pairs.map(|(ours, other)| {
-            if self.by_rate {
-                ours.per_second / other.per_second
-            } else {
-                other.p50_us / ours.p50_us
-            }
-        }))
+        Spread::of(pairs.map(|(ours, other)| ours.per_second() / other.per_second()))
     }
 
     /// How many times the processor time of the first back-end another one took, by turns.
@@ -154,7 +148,7 @@ impl Row {
     #[must_use]
     pub fn told(&self, turn: usize) -> String {
         let value = |measured: &Measured| match (&measured.missing, measured.samples.get(turn)) {
-            (None, Some(sample)) if self.by_rate => text::rate(sample.per_second),
+            (None, Some(sample)) if self.by_rate => text::rate(sample.per_second()),
             (None, Some(sample)) => text::time(sample.p50_us),
             (Some(missing), _) if measured.samples.len() == turn => format!("n/a ({missing})"),
             _ => "n/a".to_owned(),

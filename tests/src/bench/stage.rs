@@ -4,9 +4,7 @@ use std::fmt;
 
 use super::Missing;
 use crate::frontend::message::{feature, protocol};
-use crate::frontend::{
-    Daemon, DisplayConfig, Error, Session, SessionOptions, VhostUser, request, response,
-};
+use crate::frontend::{Daemon, DisplayConfig, Error, Session, SessionOptions, request, response};
 use crate::lab::usage::{self, Usage};
 use crate::peers::Prepared;
 
@@ -44,7 +42,7 @@ impl Stage {
         needs: Needs,
     ) -> Result<Self, Missing> {
         let mut daemon = backend.start()?;
-        match Self::connect(&mut daemon, display, needs) {
+        match Self::connect(&daemon, display, needs) {
             Ok(session) => Ok(Stage { session, daemon }),
             // The front-end has gone by now, and many back-ends end properly then.
             Err(missing) => Err(missing.after(&mut daemon, false)),
@@ -52,7 +50,7 @@ impl Stage {
     }
 
     fn connect(
-        daemon: &mut Daemon,
+        daemon: &Daemon,
         (width, height): (u32, u32),
         needs: Needs,
     ) -> Result<Session, Missing> {
@@ -67,10 +65,7 @@ impl Stage {
         }
         options.layout = vec![(0x10_0000, RAM)];
         options.display = Some(DisplayConfig::sized(width, height).discarding());
-        let mut vhost = VhostUser::connect(daemon.socket())?;
-        vhost.set_patience(super::PATIENCE);
-        let mut session = Session::over(vhost, &options)?;
-        session.gpu.control.set_patience(super::PATIENCE);
+        let session = Session::connect(daemon.socket(), &options)?;
         let (features, protocols) = match needs {
             Needs::Plain => (0, 0),
             Needs::GuestBlobs => (feature::RESOURCE_BLOB, 0),

@@ -12,9 +12,11 @@ const FEWEST: usize = 3;
 pub struct Sample {
     /// How often it was done.
     pub count: u64,
-    /// Times per second.
-    pub per_second: f64,
-    /// Half of the rounds took no longer, microseconds. A round is one operation, or one batch.
+    /// How many there were in a round: one, or a whole queue.
+    pub in_round: u64,
+    /// Times per second, all together: with what disturbed some rounds.
+    pub mean_per_second: f64,
+    /// Half of the rounds took no longer, microseconds.
     pub p50_us: f64,
     /// 99 of 100 rounds took no longer, microseconds.
     pub p99_us: f64,
@@ -36,12 +38,19 @@ impl Sample {
         let count = rounds.len() as u64 * operations;
         Self {
             count,
-            per_second: count as f64 / total.as_secs_f64(),
+            in_round: operations,
+            mean_per_second: count as f64 / total.as_secs_f64(),
             p50_us: micros(percentile(&rounds, 50)),
             p99_us: micros(percentile(&rounds, 99)),
             cpu_us: None,
             own_kib: None,
         }
+    }
+
+    /// Times per second in the median round.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        self.in_round as f64 * 1e6 / self.p50_us
     }
 }
 
@@ -153,7 +162,8 @@ mod tests {
         let rounds = [10, 40, 10, 20].map(Duration::from_millis);
         let sample = Sample::of(rounds.to_vec(), 64);
         assert_eq!(sample.count, 256);
-        assert!((sample.per_second - 3200.0).abs() < 1e-6);
+        assert!((sample.mean_per_second - 3200.0).abs() < 1e-6);
+        assert!((sample.per_second() - 6400.0).abs() < 1e-6);
         assert!((sample.p50_us - 10_000.0).abs() < 1e-6);
         assert!((sample.p99_us - 40_000.0).abs() < 1e-6);
     }

@@ -38,7 +38,7 @@ fn ratio(spread: Option<Spread>) -> String {
 fn value(row: &Row, measured: &Measured) -> String {
     let median = |number: fn(&Sample) -> f64| measured.spread(|sample| Some(number(sample)));
     if row.by_rate {
-        return median(|s| s.per_second).map_or(NOT_THERE.to_owned(), |s| rate(s.median));
+        return median(Sample::per_second).map_or(NOT_THERE.to_owned(), |s| rate(s.median));
     }
     match (median(|s| s.p50_us), median(|s| s.p99_us)) {
         (Some(p50), Some(p99)) => format!("{}, {}", time(p50.median), time(p99.median)),
@@ -226,8 +226,8 @@ fn notes(report: &Report) -> Vec<String> {
     let first = report.backends.first().map_or("", |b| b.name.as_str());
     let mut notes = vec![
         format!(
-            "Times are the median and the 99th percentile of one, medians over {} turns of {} s; \
-             rates are of all together.",
+            "Times are the median and the 99th percentile of one, rates those of the median round, \
+             each the median over {} turns of {} s.",
             report.turns, report.seconds
         ),
         format!(

@@ -15,6 +15,7 @@ use clap::Parser;
 use nosnoop_tests::bench::case::{Case, machine_limits, matches};
 use nosnoop_tests::bench::report::{Report, Skipped};
 use nosnoop_tests::bench::{self, Plan, svg, text};
+use nosnoop_tests::frontend::error::set_patience;
 use nosnoop_tests::lab::report::write_report;
 use nosnoop_tests::lab::{LabError, Result, programs, say};
 use nosnoop_tests::peers::{Peer, Prepared};
@@ -189,7 +190,9 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    set_patience(bench::PATIENCE);
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {

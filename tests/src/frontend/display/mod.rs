@@ -19,7 +19,7 @@ use rustix::event::EventfdFlags;
 
 pub use state::{CursorState, DisplayState, Scanout, kind};
 
-use super::error::{Deadline, Error, PATIENCE, Result};
+use super::error::{Deadline, Error, Result, patience};
 use super::pixels::Picture;
 use super::request::Rect;
 use super::response::DisplayOne;
@@ -205,13 +205,13 @@ impl DisplayServer {
     /// Waits until `look` finds what it looks for.
     ///
     /// # Errors
-    /// [`Error::Timeout`] naming `awaited` after [`PATIENCE`].
+    /// [`Error::Timeout`] naming `awaited` after [`patience`](super::error::patience).
     pub fn wait_for<T>(
         &self,
         awaited: &str,
         look: impl FnMut(&DisplayState) -> Option<T>,
     ) -> Result<T> {
-        self.wait_until(&Deadline::after(PATIENCE), awaited, look)
+        self.wait_until(&Deadline::after(patience()), awaited, look)
     }
 
     /// As [`Self::wait_for`] with a limit of its own; `None` when it has passed.
