@@ -205,7 +205,7 @@ impl DisplayServer {
     /// Waits until `look` finds what it looks for.
     ///
     /// # Errors
-    /// [`Error::Timeout`] naming `awaited` after [`patience`](super::error::patience).
+    /// [`Error::Timeout`] naming `awaited` after [`patience`].
     pub fn wait_for<T>(
         &self,
         awaited: &str,
