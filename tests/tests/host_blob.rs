@@ -21,14 +21,12 @@ mod gone;
 #[path = "host_blob/shown.rs"]
 mod shown;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nosnoop_tests::frontend::cross_domain::{host_blob, ring_blob};
 use nosnoop_tests::frontend::memory::{PAGE, USER_OFFSET};
-use nosnoop_tests::frontend::message::{
-    FLAG_NEED_REPLY, FLAG_VERSION, Header, MemoryRegion, protocol,
-};
+use nosnoop_tests::frontend::message::{MemoryRegion, protocol};
 use nosnoop_tests::frontend::pixels::{BGRX, Picture, noise};
 use nosnoop_tests::frontend::request::{self, BLOB_MEM_HOST3D, CreateBlob, Rect, ScanoutBlob};
 use nosnoop_tests::frontend::response::{self, resp};
@@ -36,9 +34,8 @@ use nosnoop_tests::frontend::ring::{DESC_WRITE, Descriptor};
 use nosnoop_tests::frontend::shmem::{FLAG_WRITABLE, SHMEM_MAP, SHMEM_UNMAP};
 use nosnoop_tests::frontend::{
     Ack, Daemon, Deadline, DisplayConfig, ImageContext, ImageRequest, Result, Rig, Session,
-    SessionOptions, ShmemServer, VhostUser,
+    SessionOptions,
 };
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
 /// The region of [`Rig::host_blobs`].
 const REGION: u64 = 8 << 30;

@@ -393,7 +393,7 @@ fn the_same_guest_boots_on_qemus_own_backend() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let report = demo::run(&lab, &Kind::Qemu, folder.path()).unwrap();
+    let report = demo::run(&lab, &Kind::VhostUserGpu, folder.path()).unwrap();
     println!("{} of {} pixels differ", report.wrong(), report.pixels());
     assert_eq!(report.steps.len(), 5);
 }

@@ -41,10 +41,22 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Daemon`] with its stderr if it does not listen in time.
-    pub fn start_command(command: Command, socket_args: &[&str]) -> Result<Self> {
+    pub fn start_command(mut command: Command, socket_args: &[&str]) -> Result<Self> {
+        Self::start_with(|socket| {
+            command.args(socket_args).arg(socket);
+            command
+        })
+    }
+
+    /// Starts any vhost-user daemon on a socket in a directory of its own: `make` says with which
+    /// command.
+    ///
+    /// # Errors
+    /// As [`Daemon::start_command`].
+    pub fn start_with(make: impl FnOnce(&Path) -> Command) -> Result<Self> {
         let dir = tempfile::tempdir().map_err(|e| Error::io("make a directory", e))?;
         let socket = dir.path().join("gpu.sock");
-        Self::listen(command, socket_args, dir, socket)
+        Self::listen(make(&socket), dir, socket)
     }
 
     /// Starts `nosnoop-gpu` on a socket path of the caller's choice and waits until it listens.
@@ -53,18 +65,13 @@ impl Daemon {
     /// As [`Daemon::start`].
     pub fn start_at(socket: &Path, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary()?);
-        command.args(args);
+        command.args(args).arg("--socket-path").arg(socket);
         let dir = tempfile::tempdir().map_err(|e| Error::io("make a directory", e))?;
-        Self::listen(command, &["--socket-path"], dir, socket.to_owned())
+        Self::listen(command, dir, socket.to_owned())
     }
 
-    fn listen(
-        mut command: Command,
-        socket_args: &[&str],
-        dir: TempDir,
-        socket: PathBuf,
-    ) -> Result<Self> {
-        command.args(socket_args).arg(&socket).stdin(Stdio::null());
+    fn listen(mut command: Command, dir: TempDir, socket: PathBuf) -> Result<Self> {
+        command.stdin(Stdio::null());
         let mut daemon = Self::spawn(command, dir, socket)?;
         let path = daemon.socket.clone();
         Deadline::default().poll("the daemon's socket", || {
@@ -112,6 +119,9 @@ impl Daemon {
             std::thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(std::io::Result::ok) {
                     let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                    if text.len() > MOST_STDERR {
+                        forget_half(&mut text);
+                    }
                     text.push_str(&line);
                     text.push('\n');
                 }
@@ -295,6 +305,20 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Most that is kept of what a daemon writes, bytes; some write a line for each bad command.
+const MOST_STDERR: usize = 4 << 20;
+
+/// Drops the older half.
+fn forget_half(text: &mut String) {
+    let middle = text.len() / 2;
+    // In bytes: the middle may be inside of a character.
+    let line = text.as_bytes()[middle..]
+        .iter()
+        .position(|byte| *byte == b'\n');
+    let line = line.map_or(text.len(), |at| middle + at + 1);
+    text.drain(..line);
 }
 
 /// Whether a socket file has a listener, without connecting to it (a connection would be served).

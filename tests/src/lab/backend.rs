@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::path::Path;
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::picture::Picture;
 use super::process::POLL;
 use super::root::Root;
 use super::usage::{self, Held, Usage};
-use super::{LabError, Result, programs};
+use super::{LabError, Result};
 use crate::frontend::Daemon;
 
 /// How long a screenshot may take.
@@ -24,46 +24,7 @@ const SIGNAL_LIMIT: Duration = Duration::from_secs(20);
 pub(super) const BLOB_FILE: &str = "/memfd:nosnoop-blob";
 
 /// Which backend to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Our daemon, built from this workspace.
-    Ours,
-    /// Our daemon with the feature `test-memtype`, which announces images with the memory types
-    /// that its option `--test-memtype` names.
-    TestMemtype,
-    /// vhost-user-gpu, the C program that comes with QEMU.
-    Qemu,
-    /// Any other program with `--socket-path`.
-    Path(PathBuf),
-}
-
-impl Kind {
-    /// Reads a command line value: `ours`, `qemu` or `vhost-user-gpu`, else a path.
-    ///
-    /// # Errors
-    /// When a path names no file.
-    pub fn parse(value: &str) -> std::result::Result<Self, String> {
-        match value {
-            "ours" => Ok(Self::Ours),
-            "qemu" | "vhost-user-gpu" => Ok(Self::Qemu),
-            path if Path::new(path).is_file() => Ok(Self::Path(PathBuf::from(path))),
-            other => Err(format!(
-                "'{other}' is neither ours, qemu nor a program file"
-            )),
-        }
-    }
-
-    /// The name in reports.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self {
-            Self::Ours => "nosnoop-gpu".to_owned(),
-            Self::TestMemtype => "nosnoop-gpu with test-memtype".to_owned(),
-            Self::Qemu => "vhost-user-gpu".to_owned(),
-            Self::Path(path) => path.display().to_string(),
-        }
-    }
-}
+pub use crate::peers::Peer as Kind;
 
 /// A running backend; dropping it ends the process.
 #[derive(Debug)]
@@ -80,22 +41,11 @@ impl Backend {
     /// # Errors
     /// When it cannot be found or built, or does not listen in time.
     pub fn start(kind: &Kind, root: &Root, options: &[&str]) -> Result<Self> {
-        let daemon = match kind {
-            Kind::Ours => Daemon::start(options),
-            Kind::TestMemtype => {
-                let mut command = Command::new(programs::TEST_MEMTYPE.daemon()?);
-                command.args(options);
-                Daemon::start_command(command, &["--socket-path"])
-            }
-            Kind::Qemu => {
-                let program = root.c_backend.as_ref().ok_or_else(|| {
-                    LabError::unavailable(format!("{} has no vhost-user-gpu", root.origin))
-                })?;
-                Daemon::start_command(program.command(), &["--socket-path"])
-            }
-            Kind::Path(path) => Daemon::start_command(Command::new(path), &["--socket-path"]),
-        };
-        let daemon = daemon.map_err(LabError::context(kind.name()))?;
+        let mut prepared = kind.prepare_in(root)?;
+        if matches!(kind, Kind::Ours | Kind::TestMemtype) {
+            prepared.add_options(options);
+        }
+        let daemon = prepared.start().map_err(LabError::context(kind.name()))?;
         Ok(Self {
             daemon,
             kind: kind.clone(),
@@ -225,17 +175,5 @@ impl Backend {
             "ending {}",
             self.kind.name()
         )))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backend_names() {
-        assert_eq!(Kind::parse("vhost-user-gpu"), Ok(Kind::Qemu));
-        assert_eq!(Kind::parse("ours"), Ok(Kind::Ours));
-        assert!(Kind::parse("/nowhere/at/all").is_err());
     }
 }

@@ -331,17 +331,32 @@ pub(super) fn cached(
     recipe: &apt::Recipe,
     check: impl FnOnce(&Path) -> Result<String>,
 ) -> Result<PathBuf> {
+    cached_folder(&format!("{name}-{}", recipe.key()), |work, fresh| {
+        apt::check_tools()?;
+        apt::fill(recipe, work, fresh)?;
+        check(fresh)
+    })
+}
+
+/// A folder in the cache; makes it first when it is not there. `build` gets a folder to work in, which is
+/// removed in the end, and the path to make inside of it; it says what it has made.
+///
+/// # Errors
+/// What `build` returns, or the cache folder cannot be used.
+pub(crate) fn cached_folder(
+    name: &str,
+    build: impl FnOnce(&Path, &Path) -> Result<String>,
+) -> Result<PathBuf> {
     let cache = cache_folder()?;
-    let root = cache.join(format!("{name}-{}", recipe.key()));
-    if root.is_dir() {
-        return Ok(root);
+    let folder = cache.join(name);
+    if folder.is_dir() {
+        return Ok(folder);
     }
-    apt::check_tools()?;
     fs::create_dir_all(&cache).map_err(LabError::context(cache.display()))?;
     // Held until the end of this function; the system frees it when the process dies.
     let _lock = lock(&cache.join("lock"))?;
-    if root.is_dir() {
-        return Ok(root);
+    if folder.is_dir() {
+        return Ok(folder);
     }
     remove_leftovers(&cache)?;
     let work = tempfile::Builder::new()
@@ -349,11 +364,10 @@ pub(super) fn cached(
         .tempdir_in(&cache)
         .map_err(LabError::context(cache.display()))?;
     let fresh = work.path().join("root");
-    apt::fill(recipe, work.path(), &fresh)?;
-    let checked = check(&fresh)?;
-    fs::rename(&fresh, &root).map_err(LabError::context(root.display()))?;
-    say(format_args!("{checked}: {}", root.display()));
-    Ok(root)
+    let made = build(work.path(), &fresh)?;
+    fs::rename(&fresh, &folder).map_err(LabError::context(folder.display()))?;
+    say(format_args!("{made}: {}", folder.display()));
+    Ok(folder)
 }
 
 /// What the names of folders in the making begin with.
@@ -390,7 +404,7 @@ fn lock(path: &Path) -> Result<File> {
             }
             Err(TryLockError::WouldBlock) => {
                 if !told {
-                    say("another run is building the root; waiting for it");
+                    say("another run is filling the cache; waiting for it");
                     told = true;
                 }
                 thread::sleep(Duration::from_millis(200));

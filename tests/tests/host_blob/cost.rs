@@ -1,5 +1,7 @@
 //! What mapping costs, and that it leaves nothing behind.
 
+use nosnoop_tests::bench::limits::BareMapping;
+
 use super::*;
 
 #[test]
@@ -37,45 +39,6 @@ fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }
 
-/// What the front-end's side alone costs: one request over a socket, a mapping, the answer.
-fn bare_round_trips(len: u64, count: u64) -> Result<Vec<Duration>> {
-    let (server, socket) = ShmemServer::start()?;
-    server.set_size(REGION);
-    server.set_serving(true);
-    let file = memfd_create("bare", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-    ftruncate(&file, len).unwrap();
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
-    let vhost = VhostUser::over(socket);
-    let ask = |request, fds: &[BorrowedFd<'_>]| {
-        let fields = [1, 0, 0, len, FLAG_WRITABLE];
-        let payload: Vec<u8> = fields
-            .iter()
-            .flat_map(|field| field.to_ne_bytes())
-            .collect();
-        let flags = FLAG_VERSION | FLAG_NEED_REPLY;
-        let size = payload.len() as u32;
-        vhost.send_raw(
-            Header {
-                request,
-                flags,
-                size,
-            },
-            &payload,
-            fds,
-        )?;
-        vhost.receive("an acknowledgement")
-    };
-    let mut times = Vec::new();
-    for _ in 0..count {
-        let begin = Instant::now();
-        ask(SHMEM_MAP, &[file.as_fd()])?;
-        times.push(begin.elapsed());
-        ask(SHMEM_UNMAP, &[])?;
-    }
-    assert_eq!(server.violations(), Vec::<String>::new());
-    Ok(times)
-}
-
 #[test]
 fn mapping_takes_little_longer_than_the_front_ends_part_of_it() -> Result<()> {
     let (mut rig, context) = rig()?;
@@ -91,7 +54,9 @@ fn mapping_takes_little_longer_than_the_front_ends_part_of_it() -> Result<()> {
             rig.gpu.unmap_blob(id)?;
             unmaps.push(begin.elapsed());
         }
-        let bare = percentiles(bare_round_trips(len, count)?);
+        let bare = BareMapping::new(len)?;
+        let bare: Result<Vec<_>> = (0..count).map(|_| Ok(bare.round_trip()?.0)).collect();
+        let bare = percentiles(bare?);
         let (map, unmap) = (percentiles(maps), percentiles(unmaps));
         println!("{len} bytes, p50 and p99: map {map:?}, unmap {unmap:?}, bare {bare:?}");
         // A deadline or a poll anywhere on the way would cost milliseconds each time.

@@ -5,6 +5,7 @@
 //! request unanswered, answer late or with garbage, close the socket.
 
 mod server;
+mod skim;
 mod state;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,9 @@ pub struct DisplayConfig {
     pub edids: Vec<Vec<u8>>,
     /// How requests are answered, by request number ([`kind`]); missing ones at once.
     pub answers: BTreeMap<u32, Answer>,
+    /// Keep no pictures and no log, only count: a display that is no bottleneck of a measurement.
+    /// Read once, at the start.
+    pub discard: bool,
 }
 
 impl DisplayConfig {
@@ -70,7 +74,15 @@ impl DisplayConfig {
             displays: vec![one],
             edids: vec![(0..128).collect()],
             answers: BTreeMap::new(),
+            discard: false,
         }
+    }
+
+    /// The same, counting only.
+    #[must_use]
+    pub fn discarding(mut self) -> Self {
+        self.discard = true;
+        self
     }
 
     /// The same with a way to answer one kind of request.
@@ -197,9 +209,26 @@ impl DisplayServer {
     pub fn wait_for<T>(
         &self,
         awaited: &str,
+        look: impl FnMut(&DisplayState) -> Option<T>,
+    ) -> Result<T> {
+        self.wait_until(&Deadline::after(patience()), awaited, look)
+    }
+
+    /// As [`Self::wait_for`] with a limit of its own; `None` when it has passed.
+    pub fn wait_at_most<T>(
+        &self,
+        limit: Duration,
+        look: impl FnMut(&DisplayState) -> Option<T>,
+    ) -> Option<T> {
+        self.wait_until(&Deadline::after(limit), "it", look).ok()
+    }
+
+    fn wait_until<T>(
+        &self,
+        deadline: &Deadline,
+        awaited: &str,
         mut look: impl FnMut(&DisplayState) -> Option<T>,
     ) -> Result<T> {
-        let deadline = Deadline::after(patience());
         let mut inner = self.shared.lock();
         loop {
             if let Some(found) = look(&inner.state) {

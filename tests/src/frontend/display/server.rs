@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::skim::{MESSAGE_HEADER, Skimmer};
 use super::state::kind;
 use super::{Answer, DisplayConfig, Shared};
 use crate::frontend::message::{FLAG_REPLY, u32_at};
 use crate::frontend::response::{DISPLAY_INFO, EDID, HEADER, resp};
 
-/// Bytes of a message header on the display socket: request, flags, size.
-const MESSAGE_HEADER: usize = 12;
 /// Largest payload believed: a full update of the largest picture tests use.
 const MAX_PAYLOAD: usize = 256 << 20;
 /// How much is read at once. Small enough that a stopped display stops soon.
 const READ_STEP: usize = 64 << 10;
+/// The same of a display that only counts: no more than stays in a processor's own cache.
+const SKIM_STEP: usize = 256 << 10;
 
 /// A reply that goes out at a later time.
 struct Due {
@@ -29,7 +30,8 @@ struct Due {
 pub(super) fn run(shared: &Shared, mut socket: UnixStream, wake: &OwnedFd) {
     let mut inbox = Vec::new();
     let mut due: Vec<Due> = Vec::new();
-    let mut chunk = vec![0; READ_STEP];
+    let mut skimmer = shared.lock().config.discard.then(Skimmer::default);
+    let mut chunk = vec![0; skimmer.as_ref().map_or(READ_STEP, |_| SKIM_STEP)];
     loop {
         let (reading, closing) = {
             let inner = shared.lock();
@@ -49,20 +51,44 @@ pub(super) fn run(shared: &Shared, mut socket: UnixStream, wake: &OwnedFd) {
         if !wait(&socket, wake, reading, next) || !reading {
             continue;
         }
-        match socket.read(&mut chunk) {
+        let count = match socket.read(&mut chunk) {
             Ok(0) => break,
-            Ok(count) => inbox.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(_) => break,
-        }
-        while let Some((request, flags, payload)) = next_message(shared, &mut inbox) {
-            if !handle(shared, &mut socket, &mut due, request, flags, &payload) {
-                note_closed(shared);
-                return;
-            }
+        };
+        let read = &chunk[..count];
+        let goes_on = if let Some(skimmer) = &mut skimmer {
+            skimmer.feed(read, |message| {
+                let (request, head) = (message.request, message.head());
+                shared.lock().state.count(request, head);
+                answer(shared, &mut socket, &mut due, request, head)
+            })
+        } else {
+            inbox.extend_from_slice(read);
+            handle_all(shared, &mut socket, &mut due, &mut inbox)
+        };
+        if !goes_on {
+            break;
         }
     }
     note_closed(shared);
+}
+
+/// Applies and answers every whole message; false when the socket is to be closed.
+fn handle_all(
+    shared: &Shared,
+    socket: &mut UnixStream,
+    due: &mut Vec<Due>,
+    inbox: &mut Vec<u8>,
+) -> bool {
+    while let Some((request, flags, payload)) = next_message(shared, inbox) {
+        shared.lock().state.apply(request, flags, &payload);
+        if !answer(shared, socket, due, request, &payload) {
+            return false;
+        }
+    }
+    true
 }
 
 fn note_closed(shared: &Shared) {
@@ -116,24 +142,18 @@ fn next_message(shared: &Shared, inbox: &mut Vec<u8>) -> Option<(u32, u32, Vec<u
     Some((request, flags, payload))
 }
 
-/// Applies a message and answers it; false when the socket is to be closed.
-fn handle(
+/// Answers a message; false when the socket is to be closed.
+fn answer(
     shared: &Shared,
     socket: &mut UnixStream,
     due: &mut Vec<Due>,
     request: u32,
-    flags: u32,
     payload: &[u8],
 ) -> bool {
     let (reply, answer) = {
-        let mut inner = shared.lock();
-        inner.state.apply(request, flags, payload);
-        let answer = inner
-            .config
-            .answers
-            .get(&request)
-            .cloned()
-            .unwrap_or_default();
+        let inner = shared.lock();
+        let answer = inner.config.answers.get(&request);
+        let answer = answer.cloned().unwrap_or_default();
         (reply_to(&inner.config, request, payload), answer)
     };
     shared.changed.notify_all();

@@ -78,6 +78,10 @@ pub struct DisplayState {
     pub closed: bool,
     /// SCANOUT messages in order: (scanout, width, height).
     pub modes: Vec<(u32, u32, u32)>,
+    /// Pixels of all updates so far.
+    pub pixels: u64,
+    /// The first pixel of the last update, as it came.
+    pub first_pixel: [u8; 4],
 }
 
 impl DisplayState {
@@ -93,6 +97,20 @@ impl DisplayState {
         if let Err(rule) = self.apply_checked(request, payload) {
             self.violations.push(format!("request {request}: {rule}"));
         }
+    }
+
+    /// Counts one message of which only the beginning is there.
+    pub(super) fn count(&mut self, request: u32, head: &[u8]) {
+        *self.counts.entry(request).or_default() += 1;
+        if request == kind::UPDATE && head.len() >= 24 {
+            self.note_update(head);
+        }
+    }
+
+    /// Notes size and first pixel of an update with at least one pixel.
+    fn note_update(&mut self, payload: &[u8]) {
+        self.pixels += u64::from(u32_at(payload, 12)) * u64::from(u32_at(payload, 16));
+        self.first_pixel.copy_from_slice(&payload[20..24]);
     }
 
     fn apply_checked(&mut self, request: u32, payload: &[u8]) -> Result<(), String> {
@@ -168,6 +186,7 @@ impl DisplayState {
         }
         shown.picture.paste(rect, &payload[20..]);
         shown.updates.push(rect);
+        self.note_update(payload);
         Ok(())
     }
 }
@@ -213,6 +232,12 @@ mod tests {
         let picture = &state.scanouts[0].as_ref().unwrap().picture;
         assert_eq!(picture.bytes[..196], [0; 196]);
         assert_eq!(picture.bytes[196..], [7, 7, 7, 0]);
+        assert_eq!((state.pixels, state.first_pixel), (1, [7; 4]));
+        // Only counted, it comes to the same.
+        let mut counting = DisplayState::default();
+        counting.count(kind::UPDATE, &bytes(&[0, 9, 4, 1, 1], 4));
+        assert_eq!((counting.pixels, counting.first_pixel), (1, [7; 4]));
+        assert_eq!(counting.counts[&kind::UPDATE], 1);
     }
 
     #[test]
