@@ -26,6 +26,7 @@ pub mod frontend;
 pub mod fuzz;
 pub mod lab;
 pub mod peers;
+pub mod readme;
 pub mod verify;
 #[cfg(target_arch = "x86_64")]
 pub mod vmm;

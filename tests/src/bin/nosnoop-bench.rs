@@ -19,6 +19,7 @@ use nosnoop_tests::frontend::error::set_patience;
 use nosnoop_tests::lab::report::write_report;
 use nosnoop_tests::lab::{LabError, Result, programs, say};
 use nosnoop_tests::peers::{Peer, Prepared};
+use nosnoop_tests::readme;
 
 /// Measures nosnoop-gpu and other vhost-user GPU back-ends by turns in one run, with the machine's own limits.
 #[derive(Parser)]
@@ -59,6 +60,9 @@ struct Arguments {
     /// Where the table goes as Markdown [target/bench/bench.md].
     #[arg(long, value_name = "PATH")]
     markdown: Option<PathBuf>,
+    /// A document into whose section 'bench', between its marks, the table goes too.
+    #[arg(long, value_name = "PATH")]
+    readme: Option<PathBuf>,
 }
 
 fn seconds(text: &str) -> std::result::Result<Duration, String> {
@@ -148,10 +152,11 @@ fn write_all(arguments: &Arguments, report: &Report) -> Result<()> {
     folder_of(&json)?;
     write_report(report, &json)?;
     say(format_args!("written to {}", json.display()));
-    write(
-        &path(&arguments.markdown, "bench.md"),
-        &text::markdown(report),
-    )?;
+    let table = text::markdown(report);
+    write(&path(&arguments.markdown, "bench.md"), &table)?;
+    if let Some(path) = &arguments.readme {
+        readme::put(path, "bench", &table)?;
+    }
     let folder = path(&arguments.svg, "");
     for plot in svg::plots(report) {
         write(&folder.join(&plot.file), &plot.text)?;

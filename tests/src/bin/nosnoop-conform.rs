@@ -14,6 +14,7 @@ use nosnoop_tests::conform::run::{self, Finding, Run, Trouble, Verdict};
 use nosnoop_tests::conform::target::{self, Target};
 use nosnoop_tests::conform::{Case, Group, cases, report, sentences};
 use nosnoop_tests::frontend::set_patience;
+use nosnoop_tests::readme;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -33,7 +34,8 @@ struct Arguments {
     #[arg(long, value_name = "[NAME=]CMD")]
     spawn: Vec<String>,
 
-    /// A back-end known by name: ours, which is built first; repeatable
+    /// A back-end known by name: ours, vhost-user-gpu, vhost-device-gpu, vhost-device-gpu-virgl; it is
+    /// built or fetched first; repeatable
     #[arg(long, value_name = "NAME")]
     backend: Vec<String>,
 
@@ -64,6 +66,10 @@ struct Arguments {
     /// Write a table of the groups there as Markdown
     #[arg(long, value_name = "PATH")]
     markdown: Option<PathBuf>,
+
+    /// Put that table into the section 'conform' of this document too, between its marks
+    #[arg(long, value_name = "PATH")]
+    readme: Option<PathBuf>,
 
     /// Write the list of the specifications' sentences with their cases there, as Markdown
     #[arg(long, value_name = "PATH")]
@@ -249,8 +255,12 @@ fn write_reports(arguments: &Arguments, runs: &[Run], cases: &[Case]) -> Result<
         write(path, &report::junit(runs))?;
     }
     let today = report::date(SystemTime::now());
+    let table = report::markdown(runs, cases, &today);
     if let Some(path) = &arguments.markdown {
-        write(path, &report::markdown(runs, cases, &today))?;
+        write(path, &table)?;
+    }
+    if let Some(path) = &arguments.readme {
+        readme::put(path, "conform", &table).map_err(|error| error.to_string())?;
     }
     if let Some(path) = &arguments.html {
         let page = report::html(runs, cases, &sentences::all(), &today);

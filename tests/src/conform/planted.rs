@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::run::{self, Trouble, Verdict};
-use super::target::{Kind, SOCKET, Target, quoted};
+use super::target::{Kind, Target};
+use crate::peers::{SOCKET, quoted};
 
 /// What no case is skipped with: some need a second scanout.
 const TWO_OUTPUTS: &str = "--output 1280x800 --output 1024x768";

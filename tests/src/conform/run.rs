@@ -159,7 +159,7 @@ pub fn run(
 /// Whether somebody else's back-end is gone after a failure: it cannot be started again here.
 fn lost(target: &Target, patience: Duration) -> Option<String> {
     match target.kind {
-        Kind::Spawn(_) => None,
+        Kind::Spawn(_) | Kind::Known(_) => None,
         Kind::Socket(_) => {
             let trouble = probe(target, patience).err()?;
             Some(format!(

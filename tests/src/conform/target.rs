@@ -15,9 +15,7 @@ use rustix::process::{
 use tempfile::TempDir;
 
 use crate::frontend::daemon;
-
-/// What stands for the socket's path in a command.
-pub const SOCKET: &str = "{socket}";
+use crate::peers::{Peer, Prepared, SOCKET, quoted};
 
 /// Lines of standard error that are kept; some back-ends write one for each bad command.
 const KEPT_LINES: usize = 200;
@@ -45,7 +43,7 @@ pub fn kill_all() {
 }
 
 /// A back-end to test.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// Its name in reports.
     pub name: String,
@@ -54,12 +52,14 @@ pub struct Target {
 }
 
 /// How a back-end is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Kind {
     /// It runs already and listens here; it serves one connection after the other.
     Socket(PathBuf),
     /// A shell command that is started for each case; [`SOCKET`] in it stands for the socket.
     Spawn(String),
+    /// One that is known by name, also started for each case.
+    Known(Prepared),
 }
 
 impl Target {
@@ -98,25 +98,32 @@ impl Target {
         })
     }
 
-    /// A back-end that is known by name: `ours`, built from this workspace.
+    /// A back-end that is known by name: `ours`, or one of the peers, which are fetched and built the
+    /// first time.
     ///
     /// # Errors
-    /// For an unknown name, or when it cannot be built.
+    /// For an unknown name, or when it cannot be had here.
     pub fn known(name: &str) -> Result<Self, String> {
-        match name {
-            "ours" => {
-                let binary = daemon::binary().map_err(|error| error.to_string())?;
-                Ok(Self {
-                    name: "nosnoop-gpu".to_owned(),
-                    // Two outputs: some cases need more than one.
-                    kind: Kind::Spawn(format!(
-                        "{} --socket-path {SOCKET} --output 1280x800 --output 800x600",
-                        quoted(binary)
-                    )),
-                })
+        let peer = match Peer::parse(name) {
+            Ok(Peer::Command { .. }) | Err(_) => {
+                let peers = Peer::KNOWN.map(|peer| peer.name()).join(", ");
+                return Err(format!(
+                    "'{name}' is no back-end known here: try ours, {peers}"
+                ));
             }
-            other => Err(format!("'{other}' is no back-end known here: try ours")),
+            Ok(known) => known,
+        };
+        let mut prepared = peer
+            .prepare()
+            .map_err(|error| format!("{}: {error}", peer.name()))?;
+        if peer == Peer::Ours {
+            // Some cases need more than one.
+            prepared.add_options(&["--output", "1280x800", "--output", "800x600"]);
         }
+        Ok(Self {
+            name: peer.name(),
+            kind: Kind::Known(prepared),
+        })
     }
 
     /// Makes the back-end ready for one front-end.
@@ -129,12 +136,13 @@ impl Target {
                 socket: path.clone(),
                 process: None,
             }),
-            Kind::Spawn(command) => {
-                let process = Process::start(command, limit)?;
-                Ok(Running {
-                    socket: process.socket.clone(),
-                    process: Some(process),
-                })
+            Kind::Spawn(line) => Process::start(line, limit, |socket| {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &line.replace(SOCKET, &quoted(socket))]);
+                shell
+            }),
+            Kind::Known(prepared) => {
+                Process::start(&self.name, limit, |socket| prepared.command(socket))
             }
         }
     }
@@ -152,11 +160,6 @@ fn named(value: &str) -> (Option<&str>, &str) {
         Some((name, rest)) if is_name(name) => (Some(name), rest),
         _ => (None, value),
     }
-}
-
-/// A path as one word for a shell.
-pub(super) fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// A back-end that is ready for a front-end; a process of ours is killed when this is dropped.
@@ -207,20 +210,23 @@ struct Process {
 }
 
 impl Process {
-    fn start(command: &str, limit: Duration) -> Result<Self, String> {
+    /// `name` is for messages.
+    fn start(
+        name: &str,
+        limit: Duration,
+        command: impl FnOnce(&Path) -> Command,
+    ) -> Result<Running, String> {
         // Orphans of a shell come to this process, not to one that may never collect them.
         set_child_subreaper(Some(getpid())).map_err(|error| format!("be a subreaper: {error}"))?;
         let dir = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
         let socket = dir.path().join("gpu.sock");
-        let line = command.replace(SOCKET, &quoted(&socket));
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", &line])
+        let mut child = command(&socket)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("start a shell for '{command}': {error}"))?;
+            .map_err(|error| format!("start '{name}': {error}"))?;
         let said = Arc::new(Mutex::new(Said::default()));
         if let Some(pipe) = child.stderr.take() {
             let said = said.clone();
@@ -239,17 +245,20 @@ impl Process {
             said,
             killed: false,
         };
-        process.await_socket(command, limit)?;
-        Ok(process)
+        process.await_socket(name, limit)?;
+        Ok(Running {
+            socket: process.socket.clone(),
+            process: Some(process),
+        })
     }
 
-    fn await_socket(&mut self, command: &str, limit: Duration) -> Result<(), String> {
+    fn await_socket(&mut self, name: &str, limit: Duration) -> Result<(), String> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.status() {
                 let how = describe(status);
                 return Err(format!(
-                    "'{command}' ended before it listened ({how}){}",
+                    "'{name}' ended before it listened ({how}){}",
                     self.last_line()
                 ));
             }
@@ -258,7 +267,7 @@ impl Process {
             }
             if began.elapsed() > limit {
                 return Err(format!(
-                    "'{command}' does not listen on its socket after {limit:?}{}",
+                    "'{name}' does not listen on its socket after {limit:?}{}",
                     self.last_line()
                 ));
             }
@@ -369,10 +378,7 @@ mod tests {
         assert_eq!(target.name, "mine");
         let target = Target::spawn("/usr/lib/x --path={socket}").unwrap();
         assert_eq!(target.name, "x");
-        assert_eq!(
-            target.kind,
-            Kind::Spawn("/usr/lib/x --path={socket}".into())
-        );
+        assert!(matches!(target.kind, Kind::Spawn(line) if line == "/usr/lib/x --path={socket}"));
         assert!(Target::spawn("/bin/x").unwrap_err().contains("{socket}"));
     }
 

@@ -194,7 +194,7 @@ fn first_word(line: &str) -> String {
 }
 
 /// A path as one word for the shell.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 

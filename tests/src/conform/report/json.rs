@@ -1,9 +1,12 @@
 //! The report for programs.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::conform::run::{Finding, Run};
 use crate::conform::target::Kind;
+use crate::peers::SOCKET;
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -52,6 +55,7 @@ fn backend(run: &Run) -> Backend<'_> {
         reached_by: match &run.target.kind {
             Kind::Socket(path) => path.display().to_string(),
             Kind::Spawn(command) => command.clone(),
+            Kind::Known(prepared) => format!("{:?}", prepared.command(Path::new(SOCKET))),
         },
         offers: run.probe.names(),
         passed,
