@@ -2,10 +2,10 @@
 
 use nosnoop_protocol::wire::VirtioGpuCtrlHdr;
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::GuestAddress;
 
-use crate::GuestMemory;
 use crate::device::quota::MAX_BACKING_ENTRIES;
+use crate::{GuestMemory, guest};
 
 /// The most bytes of a request that are looked at: a `RESOURCE_ATTACH_BACKING` with the most
 /// entries that a resource may have, 16 bytes each, and one page for everything else. What lies
@@ -56,7 +56,7 @@ fn write(response: &[u8], segments: &[Segment], memory: &GuestMemory) -> u32 {
     let mut written = 0_u32;
     for segment in segments {
         let (part, after) = rest.split_at(segment.len.min(rest.len()));
-        if memory.write_slice(part, segment.address).is_err() {
+        if guest::write(memory, segment.address, part).is_err() {
             break;
         }
         written = written.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
@@ -117,7 +117,7 @@ impl Buffers {
                 continue;
             }
             let segment = Segment { address, len };
-            if !memory.check_range(address, len) {
+            if !guest::has_range(memory, address, len) {
                 return None;
             }
             if descriptor.is_write_only() {
@@ -136,9 +136,8 @@ impl Buffers {
             let start = self.request.len();
             let len = segment.len.min(MAX_REQUEST.saturating_sub(start));
             self.request.resize(start.saturating_add(len), 0);
-            memory
-                .read_slice(self.request.get_mut(start..)?, segment.address)
-                .ok()?;
+            let bytes = self.request.get_mut(start..)?;
+            guest::read(memory, segment.address, bytes).ok()?;
         }
         Some(())
     }

@@ -201,8 +201,11 @@ impl Ring {
         }
     }
 
-    fn finish(&self, head: u16, written: u32) {
-        if let Err(error) = self.vring.add_used(head, written) {
+    fn finish(&self, head: u16, written: u32, memory: &GuestMemory) {
+        let mut state = self.vring.get_mut();
+        let added = state.get_queue_mut().add_used(memory, head, written);
+        drop(state);
+        if let Err(error) = added {
             self.stop(&error.into());
         }
     }
@@ -218,9 +221,9 @@ pub(super) struct Completion<'r> {
 
 impl Completion<'_> {
     /// Returns the request to the guest, `written` bytes of response written.
-    pub(super) fn complete(mut self, written: u32) {
+    pub(super) fn complete(mut self, written: u32, memory: &GuestMemory) {
         self.done = true;
-        self.ring.finish(self.head, written);
+        self.ring.finish(self.head, written, memory);
     }
 
     /// Keeps the request for later: [`Held::complete`] is owed now.
@@ -242,8 +245,8 @@ pub(super) struct Held {
 
 impl Held {
     /// Returns the request to the guest, `written` bytes of response written, and tells it.
-    pub(super) fn complete(self, written: u32) {
-        self.ring.finish(self.head, written);
+    pub(super) fn complete(self, written: u32, memory: &GuestMemory) {
+        self.ring.finish(self.head, written, memory);
         self.ring.notify();
     }
 }
@@ -253,7 +256,9 @@ impl Drop for Completion<'_> {
     fn drop(&mut self) {
         if !self.done {
             log::error!("a request was dropped without an answer: this is a bug of nosnoop-gpu");
-            self.ring.finish(self.head, 0);
+            if let Err(error) = self.ring.vring.add_used(self.head, 0) {
+                self.ring.stop(&error.into());
+            }
         }
     }
 }

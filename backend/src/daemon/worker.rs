@@ -10,8 +10,8 @@ use vm_memory::GuestAddressSpace;
 use super::chain::{Buffers, MIN_RESPONSE};
 use super::ring::{Completion, Ring};
 use super::timeline::Timelines;
-use crate::SharedGuestMemory;
 use crate::device::{Batch, Device, Verdict};
+use crate::{GuestMemory, SharedGuestMemory};
 
 /// Bytes of the response to `RESOURCE_MAP_BLOB`.
 const MAP_RESPONSE: usize = size_of::<VirtioGpuRespMapInfo>();
@@ -81,28 +81,28 @@ impl Worker {
                 "{:?} queue: a malformed descriptor chain is returned",
                 self.kind
             );
-            completion.complete(0);
+            completion.complete(0, memory);
         } else {
-            self.answer(completion, ring, device, shared);
+            self.answer(completion, ring, device, (memory, shared));
         }
         self.unsignalled = true;
         true
     }
 
-    /// Executes the request in the buffers and answers it, now or later.
+    /// Executes the request in the buffers and answers it, now with the memory of this moment or
+    /// later with that of then.
     fn answer(
         &mut self,
         completion: Completion<'_>,
         ring: &Ring,
         device: &Device,
-        shared: &SharedGuestMemory,
+        (memory, shared): (&GuestMemory, &SharedGuestMemory),
     ) {
-        let memory = &*shared.memory();
         let room = self.buffers.room();
         // A response is mandatory on the control queue. Without room for one nobody would learn
         // what became of the command, so it is not executed. Drivers give none on the cursor queue.
         if room < MIN_RESPONSE && self.kind == QueueKind::Control {
-            return completion.complete(0);
+            return completion.complete(0, memory);
         }
         // Taken out of `self` for the borrow; an empty Vec does not allocate.
         let bytes = std::mem::take(&mut self.buffers.request);
@@ -110,7 +110,7 @@ impl Worker {
         let verdict = match (request.command, self.kind) {
             (Err(error), _) => Verdict::Done(Err(error)),
             (Ok(command), QueueKind::Control) => {
-                if matches!(command, Command::GetDisplayInfo | Command::GetEdid { .. }) {
+                if !self.batch.knows(&command) {
                     // May wait for the front-end: what is done must not wait with it.
                     self.signal(ring);
                 }
@@ -132,8 +132,7 @@ impl Worker {
                 }
                 if let Some(place) = self.timelines.queue(&header) {
                     let later = self.later(completion, header, shared);
-                    let deliver = Box::new(move || later(result));
-                    return self.timelines.deliver(Some(place), deliver);
+                    return self.timelines.deliver(Some(place), move || later(result));
                 }
                 encode_fitting(&header, &result, room, &mut self.buffers.response);
                 let written = if room < MIN_RESPONSE {
@@ -141,14 +140,14 @@ impl Worker {
                 } else {
                     self.buffers.write_response(memory)
                 };
-                completion.complete(written);
+                completion.complete(written, memory);
             }
             Verdict::Parked(ticket) => {
                 let place = self.timelines.park(&header);
                 let later = self.later(completion, header, shared);
                 let timelines = Arc::clone(&self.timelines);
                 let answer = move |result| {
-                    timelines.deliver(place, Box::new(move || later(result)));
+                    timelines.deliver(place, move || later(result));
                 };
                 device.when_done(ticket, Box::new(answer));
             }
@@ -168,8 +167,9 @@ impl Worker {
         move |result| {
             let mut response = Vec::new();
             encode_fitting(&header, &result, place.room(), &mut response);
-            let written = place.write(&response, &shared.memory());
-            held.complete(written);
+            let memory = &*shared.memory();
+            let written = place.write(&response, memory);
+            held.complete(written, memory);
         }
     }
 

@@ -2,10 +2,10 @@
 
 use nosnoop_protocol::command::MemEntries;
 use nosnoop_protocol::reply::GpuError;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
+use vm_memory::{GuestAddress, GuestMemoryError};
 
 use super::quota::MAX_BACKING_ENTRIES;
-use crate::GuestMemory;
+use crate::{GuestMemory, guest};
 
 /// A resource's guest memory: ranges that together are its bytes from 0 to [`Backing::len`].
 ///
@@ -45,7 +45,7 @@ impl Backing {
         for entry in entries.iter().filter(|entry| entry.len > 0) {
             let address = GuestAddress(entry.addr);
             let bytes = usize::try_from(entry.len).map_err(|_| GpuError::Unspec)?;
-            if !memory.check_range(address, bytes) {
+            if !guest::has_range(memory, address, bytes) {
                 return Err(GpuError::Unspec);
             }
             let added = u64::from(entry.len);
@@ -96,7 +96,7 @@ impl Backing {
         self.each_piece(offset, rest.len(), |address, len| {
             let (part, after) = std::mem::take(&mut rest).split_at_mut(len);
             rest = after;
-            memory.read_slice(part, address)
+            guest::read(memory, address, part)
         })
     }
 
@@ -114,7 +114,7 @@ impl Backing {
         self.each_piece(offset, rest.len(), |address, len| {
             let (part, after) = rest.split_at(len);
             rest = after;
-            memory.write_slice(part, address)
+            guest::write(memory, address, part)
         })
     }
 

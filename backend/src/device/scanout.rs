@@ -75,9 +75,11 @@ impl Scanouts {
     /// The scanouts that show `resource`.
     fn showing(&self, resource: ResourceId) -> impl Iterator<Item = (ScanoutId, Scanout)> {
         ScanoutId::all()
-            .zip(self.table)
-            .filter_map(|(id, slot)| Some((id, slot?)))
-            .filter(move |(_, scanout)| scanout.resource == resource)
+            .zip(&self.table)
+            .filter_map(move |(id, slot)| match slot {
+                Some(scanout) if scanout.resource == resource => Some((id, *scanout)),
+                _ => None,
+            })
     }
 
     pub(super) fn verify_invariants(&self, resources: &Resources) -> Result<(), String> {
