@@ -5,7 +5,7 @@ use virtio_queue::DescriptorChain;
 use vm_memory::GuestAddress;
 
 use crate::device::quota::MAX_BACKING_ENTRIES;
-use crate::{GuestMemory, guest};
+use crate::guest::Ram;
 
 /// The most bytes of a request that are looked at: a `RESOURCE_ATTACH_BACKING` with the most
 /// entries that a resource may have, 16 bytes each, and one page for everything else. What lies
@@ -40,7 +40,7 @@ impl ResponsePlace {
     }
 
     /// As [`Buffers::write_response`].
-    pub(super) fn write(&self, response: &[u8], memory: &GuestMemory) -> u32 {
+    pub(super) fn write(&self, response: &[u8], memory: &Ram<'_>) -> u32 {
         write(response, &self.segments, memory)
     }
 }
@@ -51,12 +51,12 @@ fn room(segments: &[Segment]) -> usize {
         .fold(0, |sum, segment| sum.saturating_add(segment.len))
 }
 
-fn write(response: &[u8], segments: &[Segment], memory: &GuestMemory) -> u32 {
+fn write(response: &[u8], segments: &[Segment], memory: &Ram<'_>) -> u32 {
     let mut rest = response;
     let mut written = 0_u32;
     for segment in segments {
         let (part, after) = rest.split_at(segment.len.min(rest.len()));
-        if guest::write(memory, segment.address, part).is_err() {
+        if memory.write(segment.address, part).is_err() {
             break;
         }
         written = written.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
@@ -73,7 +73,7 @@ struct Segment {
 
 impl Buffers {
     /// Reads a chain. Afterwards [`Buffers::malformed`] says whether it was one.
-    pub(super) fn load(&mut self, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) {
+    pub(super) fn load(&mut self, chain: DescriptorChain<&Ram<'_>>, memory: &Ram<'_>) {
         self.request.clear();
         self.readable.clear();
         self.writable.clear();
@@ -94,7 +94,7 @@ impl Buffers {
     }
 
     /// Writes the response, which must fit the [`Buffers::room`]; returns the bytes written.
-    pub(super) fn write_response(&self, memory: &GuestMemory) -> u32 {
+    pub(super) fn write_response(&self, memory: &Ram<'_>) -> u32 {
         write(&self.response, &self.writable, memory)
     }
 
@@ -105,7 +105,7 @@ impl Buffers {
         }
     }
 
-    fn walk(&mut self, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) -> Option<()> {
+    fn walk(&mut self, chain: DescriptorChain<&Ram<'_>>, memory: &Ram<'_>) -> Option<()> {
         // The iterator ends early on what it finds wrong, so a chain is whole only if the last
         // descriptor that it gave says so.
         let mut more = true;
@@ -117,7 +117,7 @@ impl Buffers {
                 continue;
             }
             let segment = Segment { address, len };
-            if !guest::has_range(memory, address, len) {
+            if !memory.has_range(address, len) {
                 return None;
             }
             if descriptor.is_write_only() {
@@ -131,13 +131,13 @@ impl Buffers {
         (!more).then_some(())
     }
 
-    fn copy_request(&mut self, memory: &GuestMemory) -> Option<()> {
+    fn copy_request(&mut self, memory: &Ram<'_>) -> Option<()> {
         for segment in &self.readable {
             let start = self.request.len();
             let len = segment.len.min(MAX_REQUEST.saturating_sub(start));
             self.request.resize(start.saturating_add(len), 0);
             let bytes = self.request.get_mut(start..)?;
-            guest::read(memory, segment.address, bytes).ok()?;
+            memory.read(segment.address, bytes).ok()?;
         }
         Some(())
     }

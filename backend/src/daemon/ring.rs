@@ -11,8 +11,9 @@ use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT
 use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
 
 use super::chain::Buffers;
+use crate::SharedGuestMemory;
+use crate::guest::Ram;
 use crate::sync::lock;
-use crate::{GuestMemory, SharedGuestMemory};
 
 /// A virtqueue that several threads use: its worker, and the thread that serves the front-end.
 ///
@@ -83,7 +84,7 @@ impl Ring {
 
     /// How many requests wait, with the guest's notifications turned off; `None` if the ring is
     /// not to be worked on.
-    pub(super) fn waiting(&self, memory: &GuestMemory) -> Option<u16> {
+    pub(super) fn waiting(&self, memory: &Ram<'_>) -> Option<u16> {
         let mut state = self.vring.get_mut();
         if self.broken() || !state.is_enabled() || !state.get_queue().ready() {
             return None;
@@ -105,7 +106,7 @@ impl Ring {
     }
 
     /// Turns the guest's notifications on again; true if a request has come meanwhile.
-    pub(super) fn rearm(&self, memory: &GuestMemory) -> bool {
+    pub(super) fn rearm(&self, memory: &Ram<'_>) -> bool {
         let result = self
             .vring
             .get_mut()
@@ -121,7 +122,7 @@ impl Ring {
     /// the ring is not to be worked on.
     pub(super) fn pop<'r>(
         &'r self,
-        memory: &GuestMemory,
+        memory: &Ram<'_>,
         buffers: &mut Buffers,
     ) -> Option<Completion<'r>> {
         let mut state = self.vring.get_mut();
@@ -201,7 +202,7 @@ impl Ring {
         }
     }
 
-    fn finish(&self, head: u16, written: u32, memory: &GuestMemory) {
+    fn finish(&self, head: u16, written: u32, memory: &Ram<'_>) {
         let mut state = self.vring.get_mut();
         let added = state.get_queue_mut().add_used(memory, head, written);
         drop(state);
@@ -221,7 +222,7 @@ pub(super) struct Completion<'r> {
 
 impl Completion<'_> {
     /// Returns the request to the guest, `written` bytes of response written.
-    pub(super) fn complete(mut self, written: u32, memory: &GuestMemory) {
+    pub(super) fn complete(mut self, written: u32, memory: &Ram<'_>) {
         self.done = true;
         self.ring.finish(self.head, written, memory);
     }
@@ -245,7 +246,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Returns the request to the guest, `written` bytes of response written, and tells it.
-    pub(super) fn complete(self, written: u32, memory: &GuestMemory) {
+    pub(super) fn complete(self, written: u32, memory: &Ram<'_>) {
         self.ring.finish(self.head, written, memory);
         self.ring.notify();
     }

@@ -1,6 +1,7 @@
 //! What happens to the requests of one queue: copied, parsed, executed, answered.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nosnoop_protocol::command::{Command, Header, Request};
 use nosnoop_protocol::reply::{GpuError, Reply, encode};
@@ -11,7 +12,14 @@ use super::chain::{Buffers, MIN_RESPONSE};
 use super::ring::{Completion, Ring};
 use super::timeline::Timelines;
 use crate::device::{Batch, Device, Verdict};
+use crate::guest::Ram;
 use crate::{GuestMemory, SharedGuestMemory};
+
+/// How long an answer may wait for those of commands behind it, to be told together. Notifying a
+/// guest costs it an interrupt and us a system call, some microseconds, so a dozen small commands
+/// share one. With a longer wait a guest that keeps the ring full and this side would take turns
+/// instead of working at the same time.
+const SIGNAL_AFTER: Duration = Duration::from_micros(5);
 
 /// Bytes of the response to `RESOURCE_MAP_BLOB`.
 const MAP_RESPONSE: usize = size_of::<VirtioGpuRespMapInfo>();
@@ -36,8 +44,8 @@ pub struct Worker {
     buffers: Buffers,
     batch: Batch,
     timelines: Arc<Timelines>,
-    /// Requests have been completed that the guest has not been told of.
-    unsignalled: bool,
+    /// When the first request was completed of those that the guest has not been told of.
+    unsignalled: Option<Instant>,
 }
 
 impl Worker {
@@ -49,15 +57,15 @@ impl Worker {
             buffers: Buffers::default(),
             batch: Batch::default(),
             timelines: Arc::default(),
-            unsignalled: false,
+            unsignalled: None,
         }
     }
 
     /// Completes every request in the ring, those included that come meanwhile, until there is
     /// none or the ring is stopped.
     pub fn drain(&mut self, ring: &Ring, device: &Device, memory: &SharedGuestMemory) {
-        while let Some(waiting) = ring.waiting(&memory.memory()) {
-            if waiting == 0 && !ring.rearm(&memory.memory()) {
+        while let Some(waiting) = ring.waiting(&Ram::new(&memory.memory())) {
+            if waiting == 0 && !ring.rearm(&Ram::new(&memory.memory())) {
                 break;
             }
             self.batch.clear();
@@ -73,7 +81,8 @@ impl Worker {
     /// One request; false if there was none to take.
     fn step(&mut self, ring: &Ring, device: &Device, shared: &SharedGuestMemory) -> bool {
         let memory = &*shared.memory();
-        let Some(completion) = ring.pop(memory, &mut self.buffers) else {
+        let ram = &Ram::new(memory);
+        let Some(completion) = ring.pop(ram, &mut self.buffers) else {
             return false;
         };
         if self.buffers.malformed() {
@@ -81,11 +90,15 @@ impl Worker {
                 "{:?} queue: a malformed descriptor chain is returned",
                 self.kind
             );
-            completion.complete(0, memory);
+            completion.complete(0, ram);
         } else {
-            self.answer(completion, ring, device, (memory, shared));
+            self.answer(completion, ring, device, (memory, ram, shared));
         }
-        self.unsignalled = true;
+        let now = Instant::now();
+        let since = *self.unsignalled.get_or_insert(now);
+        if now.saturating_duration_since(since) >= SIGNAL_AFTER {
+            self.signal(ring);
+        }
         true
     }
 
@@ -96,13 +109,13 @@ impl Worker {
         completion: Completion<'_>,
         ring: &Ring,
         device: &Device,
-        (memory, shared): (&GuestMemory, &SharedGuestMemory),
+        (memory, ram, shared): (&GuestMemory, &Ram<'_>, &SharedGuestMemory),
     ) {
         let room = self.buffers.room();
         // A response is mandatory on the control queue. Without room for one nobody would learn
         // what became of the command, so it is not executed. Drivers give none on the cursor queue.
         if room < MIN_RESPONSE && self.kind == QueueKind::Control {
-            return completion.complete(0, memory);
+            return completion.complete(0, ram);
         }
         // Taken out of `self` for the borrow; an empty Vec does not allocate.
         let bytes = std::mem::take(&mut self.buffers.request);
@@ -138,9 +151,9 @@ impl Worker {
                 let written = if room < MIN_RESPONSE {
                     0
                 } else {
-                    self.buffers.write_response(memory)
+                    self.buffers.write_response(ram)
                 };
-                completion.complete(written, memory);
+                completion.complete(written, ram);
             }
             Verdict::Parked(ticket) => {
                 let place = self.timelines.park(&header);
@@ -167,14 +180,15 @@ impl Worker {
         move |result| {
             let mut response = Vec::new();
             encode_fitting(&header, &result, place.room(), &mut response);
-            let memory = &*shared.memory();
-            let written = place.write(&response, memory);
-            held.complete(written, memory);
+            let memory = shared.memory();
+            let ram = Ram::new(&memory);
+            let written = place.write(&response, &ram);
+            held.complete(written, &ram);
         }
     }
 
     fn signal(&mut self, ring: &Ring) {
-        if std::mem::take(&mut self.unsignalled) {
+        if self.unsignalled.take().is_some() {
             ring.notify();
         }
     }

@@ -16,6 +16,7 @@ use super::host_blob::HostBlob;
 use super::quota::MAX_IMAGES;
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
+use crate::guest::Ram;
 use crate::memory::image;
 
 /// Channel type 0: none. Others (Wayland and such) are not served here.
@@ -119,7 +120,7 @@ impl State {
                     .backing
                     .as_ref()
                     .ok_or(GpuError::Unspec)?;
-                backing.write(memory, 0, &answer.to_bytes())
+                backing.write(&Ram::new(memory), 0, &answer.to_bytes())
             }
         }
     }

@@ -12,6 +12,7 @@ use super::resource::{Resource, Resources, Storage};
 use super::two_d::last_byte_after;
 use crate::GuestMemory;
 use crate::display::Display;
+use crate::guest::Ram;
 use crate::render::software::Image;
 
 /// What one output shows.
@@ -230,6 +231,7 @@ impl State {
         rect: Rect,
         memory: &GuestMemory,
     ) -> Result<Reply, GpuError> {
+        let ram = Ram::new(memory);
         let resource = self.resources.get(id)?;
         if let Storage::Image(image) = &resource.storage
             && !rect.fits_in(image.size())
@@ -249,7 +251,7 @@ impl State {
                 resource,
                 scanout,
                 width: part.width,
-                memory,
+                memory: &ram,
             };
             display.update(scanout_id, damage, |y, xrgb| {
                 source.read_row(
@@ -270,7 +272,7 @@ struct Source<'a> {
     scanout: Scanout,
     /// Pixels of each row.
     width: u32,
-    memory: &'a GuestMemory,
+    memory: &'a Ram<'a>,
 }
 
 impl Source<'_> {

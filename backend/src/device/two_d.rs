@@ -14,6 +14,7 @@ use super::host_blob::Operation;
 use super::resource::{Resource, Storage};
 use super::{Effect, State, Verdict};
 use crate::GuestMemory;
+use crate::guest::Ram;
 use crate::render::software::Image;
 
 impl State {
@@ -129,8 +130,9 @@ impl State {
         if end.is_none_or(|end| end > backing.len()) {
             return Err(GpuError::InvalidParameter);
         }
+        let ram = Ram::new(memory);
         image.fill(rect, |from_first, bytes| {
-            backing.read(memory, offset.saturating_add(from_first), bytes)
+            backing.read(&ram, offset.saturating_add(from_first), bytes)
         })?;
         Ok(Reply::OkNoData)
     }
