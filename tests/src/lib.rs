@@ -17,6 +17,7 @@
     reason = "test code: a broken expectation is to stop the test loudly, and programs print"
 )]
 
+pub mod conform;
 #[cfg(target_arch = "x86_64")]
 pub mod flush_cost;
 pub mod frontend;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::error::{Deadline, Error, PATIENCE, Result};
+use super::error::{Deadline, Error, Result, patience};
 
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
@@ -320,7 +320,7 @@ pub fn run_to_end(args: &[&str]) -> Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| Error::Daemon(format!("start nosnoop-gpu: {e}")))?;
-    let ended = Deadline::after(PATIENCE).poll("nosnoop-gpu to end", || {
+    let ended = Deadline::after(patience()).poll("nosnoop-gpu to end", || {
         child
             .try_wait()
             .map_err(|e| Error::io("wait for nosnoop-gpu", e))

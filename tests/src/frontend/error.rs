@@ -1,10 +1,24 @@
 //! What can go wrong while driving a daemon, and how long to wait before it has.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything that a healthy daemon does at once.
+/// How long a test waits for anything that a healthy daemon does at once, in milliseconds, unless
+/// [`set_patience`] says otherwise.
 /// Generous, because test machines are slow and shared; a healthy run never waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+static PATIENCE_MS: AtomicU64 = AtomicU64::new(20_000);
+
+/// How long everything in this library waits for what a healthy back-end does at once.
+pub fn patience() -> Duration {
+    Duration::from_millis(PATIENCE_MS.load(Ordering::Relaxed))
+}
+
+/// Sets [`patience`] for the whole process: a program that drives back-ends that may never answer
+/// cannot wait for each as long as a test can.
+pub fn set_patience(patience: Duration) {
+    let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    PATIENCE_MS.store(millis, Ordering::Relaxed);
+}
 
 /// Result of everything in this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -131,7 +145,7 @@ impl Deadline {
 
 impl Default for Deadline {
     fn default() -> Self {
-        Deadline::after(PATIENCE)
+        Deadline::after(patience())
     }
 }
 

@@ -41,7 +41,7 @@ pub use cross_domain::{ImageContext, ImageInfo, ImageRequest};
 pub use daemon::Daemon;
 pub use display::{DisplayConfig, DisplayServer};
 pub use driver::Gpu;
-pub use error::{Deadline, Error, PATIENCE, Result};
+pub use error::{Deadline, Error, Result, patience, set_patience};
 pub use memory::{GuestRam, Span};
 pub use queue::{ChainShape, CommandQueue};
 pub use request::Rect;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::{Deadline, Error, PATIENCE, Result};
+use super::error::{Deadline, Error, Result, patience};
 use super::memory::{GuestRam, Span};
 use super::response::Response;
 use super::ring::{DESC_INDIRECT, DESC_WRITE, Descriptor, SplitRing};
@@ -51,7 +51,7 @@ impl CommandQueue {
             pending: HashMap::new(),
             done: HashMap::new(),
             next_ticket: 0,
-            patience: PATIENCE,
+            patience: patience(),
         }
     }
 

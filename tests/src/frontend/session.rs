@@ -361,6 +361,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a display was attached.
+    pub fn has_display(&self) -> bool {
+        self.display.is_some()
+    }
+
     /// The attached display; panics for a session without one.
     pub fn display(&self) -> &DisplayServer {
         self.display.as_ref().expect("a session with a display")

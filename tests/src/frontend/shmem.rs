@@ -19,7 +19,7 @@ use rustix::fs::SealFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
-use super::error::{Error, PATIENCE, Result};
+use super::error::{Error, Result, patience};
 use super::memory::PAGE;
 use super::message::{FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION, Header, u64_at};
 
@@ -255,14 +255,14 @@ impl ShmemServer {
     }
 
     fn wait(&self, awaited: &str, ready: impl Fn(&State) -> bool) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience();
         let mut state = self.shared.lock();
         while !ready(&state) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Error::Timeout {
                     awaited: awaited.to_owned(),
-                    waited: PATIENCE,
+                    waited: patience(),
                 });
             }
             let waited = self.shared.changed.wait_timeout(state, left);

@@ -14,7 +14,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
-use super::error::{Deadline, Error, PATIENCE, Result, wait_readable};
+use super::error::{Deadline, Error, Result, patience, wait_readable};
 use super::message::{
     FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION, Header, MemoryRegion, Request, VRING_NO_FD,
     VringAddr, protocol, u32_at, u64_at, vring_state,
@@ -46,7 +46,7 @@ impl VhostUser {
     pub fn over(stream: UnixStream) -> Self {
         VhostUser {
             stream,
-            patience: PATIENCE,
+            patience: patience(),
             acks: false,
         }
     }

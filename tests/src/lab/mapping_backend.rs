@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 
-use crate::frontend::error::{Error, PATIENCE, Result};
+use crate::frontend::error::{Error, Result, patience};
 use crate::frontend::message::{
     FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION, Header, Request, feature, protocol, u64_at,
 };
@@ -83,14 +83,14 @@ impl MappingBackend {
         let (sender, sent) = channel();
         thread::spawn(move || serve(&VhostUser::over(socket), features, &sender));
         let awaited = "QEMU's socket for the backend's requests".to_owned();
-        match sent.recv_timeout(PATIENCE) {
+        match sent.recv_timeout(patience()) {
             Ok(requests) => Ok(Self { requests }),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(Error::Closed(format!("waiting for {awaited}")))
             }
             Err(RecvTimeoutError::Timeout) => Err(Error::Timeout {
                 awaited,
-                waited: PATIENCE,
+                waited: patience(),
             }),
         }
     }

@@ -19,7 +19,7 @@ use super::sys::{Backing, Vcpu, Vm};
 use super::tables::{self, PatType};
 use crate::frontend::error::wait_readable;
 use crate::frontend::message::u64_at;
-use crate::frontend::{Deadline, Error as FrontEndError, GuestRam, PATIENCE, Span};
+use crate::frontend::{Deadline, Error as FrontEndError, GuestRam, Span, patience};
 
 /// The register IA32_PAT.
 const IA32_PAT: u32 = 0x277;
@@ -192,7 +192,7 @@ impl Machine {
         self.ram.fill(answer, MAILBOX - ANSWER, 0)?;
         // Fails when the thread has ended after an error, which the receiver then tells.
         let _ = self.resume.send(());
-        match self.stops.recv_timeout(PATIENCE) {
+        match self.stops.recv_timeout(patience()) {
             Ok(registers) => self.registers = registers?,
             Err(RecvTimeoutError::Timeout) => return Err(MachineError::Hangs(order)),
             Err(RecvTimeoutError::Disconnected) => return Err(MachineError::NoAnswer(order)),

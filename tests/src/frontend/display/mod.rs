@@ -18,7 +18,7 @@ use rustix::event::EventfdFlags;
 
 pub use state::{CursorState, DisplayState, Scanout, kind};
 
-use super::error::{Deadline, Error, PATIENCE, Result};
+use super::error::{Deadline, Error, Result, patience};
 use super::pixels::Picture;
 use super::request::Rect;
 use super::response::DisplayOne;
@@ -193,13 +193,13 @@ impl DisplayServer {
     /// Waits until `look` finds what it looks for.
     ///
     /// # Errors
-    /// [`Error::Timeout`] naming `awaited` after [`PATIENCE`].
+    /// [`Error::Timeout`] naming `awaited` after [`patience`](super::error::patience).
     pub fn wait_for<T>(
         &self,
         awaited: &str,
         mut look: impl FnMut(&DisplayState) -> Option<T>,
     ) -> Result<T> {
-        let deadline = Deadline::after(PATIENCE);
+        let deadline = Deadline::after(patience());
         let mut inner = self.shared.lock();
         loop {
             if let Some(found) = look(&inner.state) {
