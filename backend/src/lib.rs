@@ -17,6 +17,7 @@ pub mod daemon;
 pub mod device;
 pub mod display;
 pub mod doctor;
+mod guest;
 pub mod logging;
 pub mod memory;
 mod planted;

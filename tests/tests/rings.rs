@@ -14,6 +14,8 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+use std::time::Duration;
+
 use nosnoop_tests::frontend::message::{feature, protocol};
 use nosnoop_tests::frontend::pixels::{BGRX, Picture, noise};
 use nosnoop_tests::frontend::request::{self, Cursor};
@@ -21,6 +23,7 @@ use nosnoop_tests::frontend::response::resp;
 use nosnoop_tests::frontend::{
     ChainShape, DisplayConfig, Rect, Result, Rig, Session, SessionOptions,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn with_features(drop: u64) -> SessionOptions {
     let mut options = SessionOptions::headless();
@@ -160,6 +163,35 @@ fn with_event_idx_a_batch_costs_one_kick_and_few_interrupts() -> Result<()> {
     rig.finish()
 }
 
+/// A driver that sleeps until it is told hears of the first answer long before the last is there.
+#[test]
+fn answers_do_not_wait_for_the_whole_ring() -> Result<()> {
+    const COUNT: u16 = 100;
+    // Without EVENT_IDX every notification comes.
+    let mut rig = Rig::start(&[], &with_features(feature::EVENT_IDX))?;
+    let picture = rig.gpu.create_picture(1, BGRX, 1024, 1024)?;
+    let transfer = request::transfer_to_host_2d(1, picture.rect(), 0);
+    // The daemon may still look for more, and what tells of the commands before be on its way.
+    std::thread::sleep(Duration::from_millis(50));
+    let tickets: Vec<_> = (0..COUNT)
+        .map(|_| rig.gpu.queue(&transfer))
+        .collect::<Result<_>>()?;
+    let ring = rig.gpu.control.ring();
+    let _ = rustix::io::read(ring.call_fd(), &mut [0_u8; 8]);
+    let before = ring.used_index()?;
+    ring.kick()?;
+    let mut call = [PollFd::from_borrowed_fd(ring.call_fd(), PollFlags::IN)];
+    let patience = Timespec::try_from(Duration::from_secs(20)).expect("a short time");
+    assert_eq!(poll(&mut call, Some(&patience)), Ok(1));
+    let answered = ring.used_index()?.wrapping_sub(before);
+    assert!(
+        (1..COUNT).contains(&answered),
+        "told when {answered} were done"
+    );
+    rig.gpu.finish(&tickets)?;
+    rig.finish()
+}
+
 #[test]
 fn a_chain_of_hundreds_of_descriptors_is_understood() -> Result<()> {
     let mut rig = Rig::headless(&[])?;
@@ -220,7 +252,7 @@ fn commands_queued_while_paused_are_done_after_the_resume() -> Result<()> {
     rig.gpu
         .control
         .ring()
-        .expect_silence(std::time::Duration::from_millis(100))?;
+        .expect_silence(Duration::from_millis(100))?;
     rig.start_queue(0, base)?;
     assert_eq!(rig.gpu.control.wait(ticket)?.kind(), resp::OK_DISPLAY_INFO);
     rig.finish()
@@ -236,7 +268,7 @@ fn a_disabled_ring_rests_and_goes_on_when_enabled() -> Result<()> {
         rig.gpu
             .control
             .ring()
-            .expect_silence(std::time::Duration::from_millis(20))?;
+            .expect_silence(Duration::from_millis(20))?;
         rig.gpu.move_cursor(Cursor::default())?;
         rig.vhost.set_vring_enable(0, true)?;
         rig.gpu.control.wait(ticket)?;

@@ -2,10 +2,10 @@
 
 use nosnoop_protocol::wire::VirtioGpuCtrlHdr;
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::GuestAddress;
 
-use crate::GuestMemory;
 use crate::device::quota::MAX_BACKING_ENTRIES;
+use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 
 /// The most bytes of a request that are looked at: a `RESOURCE_ATTACH_BACKING` with the most
@@ -41,7 +41,7 @@ impl ResponsePlace {
     }
 
     /// As [`Buffers::write_response`].
-    pub(super) fn write(&self, response: &[u8], memory: &GuestMemory) -> u32 {
+    pub(super) fn write(&self, response: &[u8], memory: &Ram<'_>) -> u32 {
         write(response, &self.segments, memory)
     }
 }
@@ -52,12 +52,12 @@ fn room(segments: &[Segment]) -> usize {
         .fold(0, |sum, segment| sum.saturating_add(segment.len))
 }
 
-fn write(response: &[u8], segments: &[Segment], memory: &GuestMemory) -> u32 {
+fn write(response: &[u8], segments: &[Segment], memory: &Ram<'_>) -> u32 {
     let mut rest = response;
     let mut written = 0_u32;
     for segment in segments {
         let (part, after) = rest.split_at(segment.len.min(rest.len()));
-        if memory.write_slice(part, segment.address).is_err() {
+        if memory.write(segment.address, part).is_err() {
             break;
         }
         written = written.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
@@ -77,7 +77,7 @@ struct Segment {
 
 impl Buffers {
     /// Reads a chain. Afterwards [`Buffers::malformed`] says whether it was one.
-    pub(super) fn load(&mut self, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) {
+    pub(super) fn load(&mut self, chain: DescriptorChain<&Ram<'_>>, memory: &Ram<'_>) {
         self.request.clear();
         self.readable.clear();
         self.writable.clear();
@@ -98,7 +98,7 @@ impl Buffers {
     }
 
     /// Writes the response, which must fit the [`Buffers::room`]; returns the bytes written.
-    pub(super) fn write_response(&self, memory: &GuestMemory) -> u32 {
+    pub(super) fn write_response(&self, memory: &Ram<'_>) -> u32 {
         write(&self.response, &self.writable, memory)
     }
 
@@ -109,7 +109,7 @@ impl Buffers {
         }
     }
 
-    fn walk(&mut self, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) -> Option<()> {
+    fn walk(&mut self, chain: DescriptorChain<&Ram<'_>>, memory: &Ram<'_>) -> Option<()> {
         // The iterator ends early on what it finds wrong, so a chain is whole only if the last
         // descriptor that it gave says so.
         let mut more = true;
@@ -121,7 +121,7 @@ impl Buffers {
                 continue;
             }
             let segment = Segment { address, len };
-            if !memory.check_range(address, len) {
+            if !memory.has_range(address, len) {
                 return None;
             }
             if descriptor.is_write_only() {
@@ -135,14 +135,13 @@ impl Buffers {
         (!more).then_some(())
     }
 
-    fn copy_request(&mut self, memory: &GuestMemory) -> Option<()> {
+    fn copy_request(&mut self, memory: &Ram<'_>) -> Option<()> {
         for segment in &self.readable {
             let start = self.request.len();
             let len = segment.len.min(MAX_REQUEST.saturating_sub(start));
             self.request.resize(start.saturating_add(len), 0);
-            memory
-                .read_slice(self.request.get_mut(start..)?, segment.address)
-                .ok()?;
+            let bytes = self.request.get_mut(start..)?;
+            memory.read(segment.address, bytes).ok()?;
         }
         Some(())
     }

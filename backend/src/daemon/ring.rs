@@ -12,9 +12,10 @@ use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::Buffers;
+use crate::SharedGuestMemory;
+use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 use crate::sync::lock;
-use crate::{GuestMemory, SharedGuestMemory};
 
 /// Flag of the avail ring: the guest wants no notifications (VIRTQ_AVAIL_F_NO_INTERRUPT).
 const NO_INTERRUPT: u16 = 1;
@@ -88,7 +89,7 @@ impl Ring {
 
     /// How many requests wait, with the guest's notifications turned off; `None` if the ring is
     /// not to be worked on.
-    pub(super) fn waiting(&self, memory: &GuestMemory) -> Option<u16> {
+    pub(super) fn waiting(&self, memory: &Ram<'_>) -> Option<u16> {
         let mut state = self.vring.get_mut();
         if self.broken() || !state.is_enabled() || !state.get_queue().ready() {
             return None;
@@ -110,7 +111,7 @@ impl Ring {
     }
 
     /// Turns the guest's notifications on again; true if a request has come meanwhile.
-    pub(super) fn rearm(&self, memory: &GuestMemory) -> bool {
+    pub(super) fn rearm(&self, memory: &Ram<'_>) -> bool {
         let result = self
             .vring
             .get_mut()
@@ -126,7 +127,7 @@ impl Ring {
     /// the ring is not to be worked on.
     pub(super) fn pop<'r>(
         &'r self,
-        memory: &GuestMemory,
+        memory: &Ram<'_>,
         buffers: &mut Buffers,
     ) -> Option<Completion<'r>> {
         let mut state = self.vring.get_mut();
@@ -165,7 +166,7 @@ impl Ring {
     }
 
     /// Tells the guest of completed requests, if it wants to be told.
-    pub(super) fn notify(&self, memory: &GuestMemory) {
+    pub(super) fn notify(&self, memory: &Ram<'_>) {
         if planted(Bug::SignalMissing) {
             return;
         }
@@ -186,7 +187,7 @@ impl Ring {
 
     /// Whether the guest asks for no notifications at all (virtio 1.4, "Used Buffer Notification
     /// Suppression"), which virtio-queue leaves to its users. With EVENT_IDX the flag means nothing.
-    fn silenced(&self, memory: &GuestMemory) -> bool {
+    fn silenced(&self, memory: &Ram<'_>) -> bool {
         let state = self.vring.get_ref();
         let queue = state.get_queue();
         if queue.event_idx_enabled() {
@@ -229,13 +230,16 @@ impl Ring {
         }
     }
 
-    fn finish(&self, head: u16, written: u32) {
+    fn finish(&self, head: u16, written: u32, memory: &Ram<'_>) {
         let written = if planted(Bug::UsedLengthZero) {
             0
         } else {
             written
         };
-        if let Err(error) = self.vring.add_used(head, written) {
+        let mut state = self.vring.get_mut();
+        let added = state.get_queue_mut().add_used(memory, head, written);
+        drop(state);
+        if let Err(error) = added {
             self.stop(&error.into());
         }
     }
@@ -251,9 +255,9 @@ pub(super) struct Completion<'r> {
 
 impl Completion<'_> {
     /// Returns the request to the guest, `written` bytes of response written.
-    pub(super) fn complete(mut self, written: u32) {
+    pub(super) fn complete(mut self, written: u32, memory: &Ram<'_>) {
         self.done = true;
-        self.ring.finish(self.head, written);
+        self.ring.finish(self.head, written, memory);
     }
 
     /// Keeps the request for later: [`Held::complete`] is owed now.
@@ -275,8 +279,8 @@ pub(super) struct Held {
 
 impl Held {
     /// Returns the request to the guest, `written` bytes of response written, and tells it.
-    pub(super) fn complete(self, written: u32, memory: &GuestMemory) {
-        self.ring.finish(self.head, written);
+    pub(super) fn complete(self, written: u32, memory: &Ram<'_>) {
+        self.ring.finish(self.head, written, memory);
         self.ring.notify(memory);
     }
 }
@@ -286,7 +290,9 @@ impl Drop for Completion<'_> {
     fn drop(&mut self) {
         if !self.done {
             log::error!("a request was dropped without an answer: this is a bug of nosnoop-gpu");
-            self.ring.finish(self.head, 0);
+            if let Err(error) = self.ring.vring.add_used(self.head, 0) {
+                self.ring.stop(&error.into());
+            }
         }
     }
 }

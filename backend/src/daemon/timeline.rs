@@ -15,7 +15,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::lock;
 
 /// Takes an answer to the guest. Called with the timelines locked.
-pub(super) type Deliver = Box<dyn FnOnce() + Send>;
+type Deliver = Box<dyn FnOnce() + Send>;
 
 /// Commands with the same key are answered in order.
 type Key = Option<(Option<ContextId>, RingIdx)>;
@@ -69,7 +69,7 @@ impl Timelines {
 
     /// Delivers an answer when all before it on its timeline have been, perhaps now. Without a place
     /// it is delivered now.
-    pub(super) fn deliver(&self, place: Option<Place>, deliver: Deliver) {
+    pub(super) fn deliver(&self, place: Option<Place>, deliver: impl FnOnce() + Send + 'static) {
         let Some(Place { key, number }) = place else {
             return deliver();
         };
@@ -79,7 +79,7 @@ impl Timelines {
             return deliver();
         };
         match line.iter_mut().find(|(other, _)| *other == number) {
-            Some((_, slot)) => *slot = Some(deliver),
+            Some((_, slot)) => *slot = Some(Box::new(deliver)),
             None => deliver(),
         }
         while line.front().is_some_and(|(_, deliver)| deliver.is_some()) {

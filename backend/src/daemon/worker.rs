@@ -1,6 +1,7 @@
 //! What happens to the requests of one queue: copied, parsed, executed, answered.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nosnoop_protocol::command::{Command, Header, Request};
 use nosnoop_protocol::reply::{GpuError, Reply, encode};
@@ -11,8 +12,15 @@ use super::chain::{Buffers, MIN_RESPONSE};
 use super::ring::{Completion, Ring};
 use super::timeline::Timelines;
 use crate::device::{Batch, Device, Verdict};
+use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 use crate::{GuestMemory, SharedGuestMemory};
+
+/// How long an answer may wait for those of commands behind it, to be told together. Notifying a
+/// guest costs it an interrupt and us a system call, some microseconds, so a dozen small commands
+/// share one. With a longer wait a guest that keeps the ring full and this side would take turns
+/// instead of working at the same time.
+const SIGNAL_AFTER: Duration = Duration::from_micros(5);
 
 /// Bytes of the response to `RESOURCE_MAP_BLOB`.
 const MAP_RESPONSE: usize = size_of::<VirtioGpuRespMapInfo>();
@@ -37,8 +45,8 @@ pub struct Worker {
     buffers: Buffers,
     batch: Batch,
     timelines: Arc<Timelines>,
-    /// Requests have been completed that the guest has not been told of.
-    unsignalled: bool,
+    /// When the first request was completed of those that the guest has not been told of.
+    unsignalled: Option<Instant>,
 }
 
 impl Worker {
@@ -50,15 +58,15 @@ impl Worker {
             buffers: Buffers::default(),
             batch: Batch::default(),
             timelines: Arc::default(),
-            unsignalled: false,
+            unsignalled: None,
         }
     }
 
     /// Completes every request in the ring, those included that come meanwhile, until there is
     /// none or the ring is stopped.
     pub fn drain(&mut self, ring: &Ring, device: &Device, memory: &SharedGuestMemory) {
-        while let Some(waiting) = ring.waiting(&memory.memory()) {
-            if waiting == 0 && !ring.rearm(&memory.memory()) {
+        while let Some(waiting) = ring.waiting(&Ram::new(&memory.memory())) {
+            if waiting == 0 && !ring.rearm(&Ram::new(&memory.memory())) {
                 break;
             }
             self.batch.clear();
@@ -67,14 +75,15 @@ impl Worker {
                     break;
                 }
             }
-            self.signal(ring, &memory.memory());
+            self.signal(ring, &Ram::new(&memory.memory()));
         }
     }
 
     /// One request; false if there was none to take.
     fn step(&mut self, ring: &Ring, device: &Device, shared: &SharedGuestMemory) -> bool {
         let memory = &*shared.memory();
-        let Some(completion) = ring.pop(memory, &mut self.buffers) else {
+        let ram = &Ram::new(memory);
+        let Some(completion) = ring.pop(ram, &mut self.buffers) else {
             return false;
         };
         if self.buffers.malformed() {
@@ -85,28 +94,32 @@ impl Worker {
                 "{:?} queue: a malformed descriptor chain is returned",
                 self.kind
             );
-            completion.complete(0);
+            completion.complete(0, ram);
         } else {
-            self.answer(completion, ring, device, shared);
+            self.answer(completion, ring, device, (memory, ram, shared));
         }
-        self.unsignalled = true;
+        let now = Instant::now();
+        let since = *self.unsignalled.get_or_insert(now);
+        if now.saturating_duration_since(since) >= SIGNAL_AFTER {
+            self.signal(ring, ram);
+        }
         true
     }
 
-    /// Executes the request in the buffers and answers it, now or later.
+    /// Executes the request in the buffers and answers it, now with the memory of this moment or
+    /// later with that of then.
     fn answer(
         &mut self,
         completion: Completion<'_>,
         ring: &Ring,
         device: &Device,
-        shared: &SharedGuestMemory,
+        (memory, ram, shared): (&GuestMemory, &Ram<'_>, &SharedGuestMemory),
     ) {
-        let memory = &*shared.memory();
         let room = self.buffers.room();
         // A response is mandatory on the control queue. Without room for one nobody would learn
         // what became of the command, so it is not executed. Drivers give none on the cursor queue.
         if room < MIN_RESPONSE && self.kind == QueueKind::Control {
-            return completion.complete(0);
+            return completion.complete(0, ram);
         }
         // Taken out of `self` for the borrow; an empty Vec does not allocate.
         let bytes = std::mem::take(&mut self.buffers.request);
@@ -121,9 +134,9 @@ impl Worker {
             }
             (Err(error), _) => Verdict::Done(Err(error)),
             (Ok(command), QueueKind::Control) => {
-                if matches!(command, Command::GetDisplayInfo | Command::GetEdid { .. }) {
+                if !self.batch.knows(&command) {
                     // May wait for the front-end: what is done must not wait with it.
-                    self.signal(ring, memory);
+                    self.signal(ring, ram);
                 }
                 if matches!(command, Command::ResourceMapBlob { .. }) && room < MAP_RESPONSE {
                     // A guest that does not learn of a mapping would never unmap it.
@@ -143,23 +156,22 @@ impl Worker {
                 }
                 if let Some(place) = self.timelines.queue(&header) {
                     let later = self.later(completion, header, shared);
-                    let deliver = Box::new(move || later(result));
-                    return self.timelines.deliver(Some(place), deliver);
+                    return self.timelines.deliver(Some(place), move || later(result));
                 }
                 encode_fitting(&header, &result, room, &mut self.buffers.response);
                 let written = if room < MIN_RESPONSE {
                     0
                 } else {
-                    self.buffers.write_response(memory)
+                    self.buffers.write_response(ram)
                 };
-                completion.complete(written);
+                completion.complete(written, ram);
             }
             Verdict::Parked(ticket) => {
                 let place = self.timelines.park(&header);
                 let later = self.later(completion, header, shared);
                 let timelines = Arc::clone(&self.timelines);
                 let answer = move |result| {
-                    timelines.deliver(place, Box::new(move || later(result)));
+                    timelines.deliver(place, move || later(result));
                 };
                 device.when_done(ticket, Box::new(answer));
             }
@@ -179,14 +191,15 @@ impl Worker {
         move |result| {
             let mut response = Vec::new();
             encode_fitting(&header, &result, place.room(), &mut response);
-            let memory = &*shared.memory();
-            let written = place.write(&response, memory);
-            held.complete(written, memory);
+            let memory = shared.memory();
+            let ram = Ram::new(&memory);
+            let written = place.write(&response, &ram);
+            held.complete(written, &ram);
         }
     }
 
-    fn signal(&mut self, ring: &Ring, memory: &GuestMemory) {
-        if std::mem::take(&mut self.unsignalled) {
+    fn signal(&mut self, ring: &Ring, memory: &Ram<'_>) {
+        if self.unsignalled.take().is_some() {
             ring.notify(memory);
         }
     }

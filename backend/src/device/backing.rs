@@ -2,10 +2,11 @@
 
 use nosnoop_protocol::command::MemEntries;
 use nosnoop_protocol::reply::GpuError;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
+use vm_memory::{GuestAddress, GuestMemoryError};
 
 use super::quota::MAX_BACKING_ENTRIES;
 use crate::GuestMemory;
+use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 
 /// A resource's guest memory: ranges that together are its bytes from 0 to [`Backing::len`].
@@ -41,12 +42,13 @@ impl Backing {
         if entries.len() > MAX_BACKING_ENTRIES.min(room) {
             return Err(GpuError::OutOfMemory);
         }
+        let ram = Ram::new(memory);
         let mut ranges: Vec<Range> = Vec::new();
         let mut len = 0_u64;
         for entry in entries.iter().filter(|entry| entry.len > 0) {
             let address = GuestAddress(entry.addr);
             let bytes = usize::try_from(entry.len).map_err(|_| GpuError::Unspec)?;
-            if !memory.check_range(address, bytes) {
+            if !ram.has_range(address, bytes) {
                 return Err(GpuError::Unspec);
             }
             let added = u64::from(entry.len);
@@ -92,7 +94,7 @@ impl Backing {
     /// then be written in part.
     pub(super) fn read(
         &self,
-        memory: &GuestMemory,
+        memory: &Ram<'_>,
         offset: u64,
         into: &mut [u8],
     ) -> Result<(), GpuError> {
@@ -100,7 +102,7 @@ impl Backing {
         self.each_piece(offset, rest.len(), |address, len| {
             let (part, after) = std::mem::take(&mut rest).split_at_mut(len);
             rest = after;
-            memory.read_slice(part, address)
+            memory.read(address, part)
         })
     }
 
@@ -108,17 +110,12 @@ impl Backing {
     ///
     /// # Errors
     /// As [`Backing::read`].
-    pub(super) fn write(
-        &self,
-        memory: &GuestMemory,
-        offset: u64,
-        from: &[u8],
-    ) -> Result<(), GpuError> {
+    pub(super) fn write(&self, memory: &Ram<'_>, offset: u64, from: &[u8]) -> Result<(), GpuError> {
         let mut rest = from;
         self.each_piece(offset, rest.len(), |address, len| {
             let (part, after) = rest.split_at(len);
             rest = after;
-            memory.write_slice(part, address)
+            memory.write(address, part)
         })
     }
 

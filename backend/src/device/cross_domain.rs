@@ -16,6 +16,7 @@ use super::host_blob::HostBlob;
 use super::quota::MAX_IMAGES;
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
+use crate::guest::Ram;
 use crate::memory::image;
 use crate::planted::{Bug, planted};
 
@@ -124,7 +125,7 @@ impl State {
                     .backing
                     .as_ref()
                     .ok_or(GpuError::Unspec)?;
-                backing.write(memory, 0, &answer.to_bytes())
+                backing.write(&Ram::new(memory), 0, &answer.to_bytes())
             }
         }
     }

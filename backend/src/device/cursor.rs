@@ -10,6 +10,7 @@ use super::resource::Storage;
 use super::scanout::check_scanout;
 use crate::GuestMemory;
 use crate::display::Display;
+use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 
 /// Width and height of a cursor picture; the specification allows no other.
@@ -114,7 +115,7 @@ impl State {
                     return Err(GpuError::InvalidParameter);
                 }
                 let backing = resource.backing.as_ref().ok_or(GpuError::Unspec)?;
-                backing.read(memory, 0, argb)?;
+                backing.read(&Ram::new(memory), 0, argb)?;
             }
         }
         Ok(())

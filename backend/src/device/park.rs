@@ -29,22 +29,31 @@ impl Resolved {
 
 /// How many answers are on their way to the guest.
 #[derive(Clone, Default)]
-pub(super) struct Deliveries(Arc<(Mutex<usize>, Condvar)>);
+pub(super) struct Deliveries(Arc<(Mutex<Count>, Condvar)>);
+
+#[derive(Default)]
+struct Count {
+    under_way: usize,
+    /// Those who wait until there are none; waking nobody costs a system call.
+    waiting: usize,
+}
 
 impl Deliveries {
     fn begin(&self) -> UnderWay {
         let mut count = lock(&self.0.0);
-        *count = count.saturating_add(1);
+        count.under_way = count.under_way.saturating_add(1);
         UnderWay(self.clone())
     }
 
     /// Waits until all that were begun have reached the guest.
     pub(super) fn wait(&self) {
         let mut count = lock(&self.0.0);
-        while *count > 0 {
+        count.waiting = count.waiting.saturating_add(1);
+        while count.under_way > 0 {
             let waited = self.0.1.wait(count);
             count = waited.unwrap_or_else(PoisonError::into_inner);
         }
+        count.waiting = count.waiting.saturating_sub(1);
     }
 }
 
@@ -53,8 +62,10 @@ struct UnderWay(Deliveries);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut count = lock(&self.0.0.0);
-        *count = count.saturating_sub(1);
-        self.0.0.1.notify_all();
+        count.under_way = count.under_way.saturating_sub(1);
+        if count.under_way == 0 && count.waiting > 0 {
+            self.0.0.1.notify_all();
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! tells of a change. So it is asked afresh; only requests that wait in the queue together, one
 //! [`Batch`], share an answer.
 
+use nosnoop_protocol::command::Command;
 use nosnoop_protocol::edid::Edid;
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
 use nosnoop_protocol::reply::{DisplayInfo, GpuError, Reply};
@@ -24,6 +25,20 @@ impl Batch {
         self.info = None;
         for edid in &mut self.edids {
             *edid = None;
+        }
+    }
+
+    /// Whether the answer to a command is there, or it is none that the display answers: if not, the
+    /// command may wait for the front-end.
+    #[must_use]
+    pub fn knows(&self, command: &Command<'_>) -> bool {
+        match command {
+            Command::GetDisplayInfo => self.info.is_some(),
+            Command::GetEdid { scanout } => {
+                let edid = self.edids.get(scanout.index());
+                self.info.is_some() && edid.is_some_and(Option::is_some)
+            }
+            _ => true,
         }
     }
 

@@ -12,6 +12,7 @@ use super::resource::{Resource, Resources, Storage};
 use super::two_d::last_byte_after;
 use crate::GuestMemory;
 use crate::display::Display;
+use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 use crate::render::software::Image;
 
@@ -76,9 +77,11 @@ impl Scanouts {
     /// The scanouts that show `resource`.
     fn showing(&self, resource: ResourceId) -> impl Iterator<Item = (ScanoutId, Scanout)> {
         ScanoutId::all()
-            .zip(self.table)
-            .filter_map(|(id, slot)| Some((id, slot?)))
-            .filter(move |(_, scanout)| scanout.resource == resource)
+            .zip(&self.table)
+            .filter_map(move |(id, slot)| match slot {
+                Some(scanout) if scanout.resource == resource => Some((id, *scanout)),
+                _ => None,
+            })
     }
 
     pub(super) fn verify_invariants(&self, resources: &Resources) -> Result<(), String> {
@@ -247,6 +250,7 @@ impl State {
         rect: Rect,
         memory: &GuestMemory,
     ) -> Result<Reply, GpuError> {
+        let ram = Ram::new(memory);
         let resource = self.resources.get(id)?;
         if let Storage::Image(image) = &resource.storage
             && !rect.fits_in(image.size())
@@ -275,7 +279,7 @@ impl State {
                 resource,
                 scanout,
                 width: part.width,
-                memory,
+                memory: &ram,
             };
             display.update(scanout_id, damage, |y, xrgb| {
                 if planted(Bug::ScanoutOriginIgnored) {
@@ -299,7 +303,7 @@ struct Source<'a> {
     scanout: Scanout,
     /// Pixels of each row.
     width: u32,
-    memory: &'a GuestMemory,
+    memory: &'a Ram<'a>,
 }
 
 impl Source<'_> {

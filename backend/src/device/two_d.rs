@@ -14,6 +14,7 @@ use super::host_blob::Operation;
 use super::resource::{Resource, Storage};
 use super::{Effect, State, Verdict};
 use crate::GuestMemory;
+use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 use crate::render::software::Image;
 
@@ -136,6 +137,7 @@ impl State {
         if end.is_none_or(|end| end > backing.len()) {
             return Err(GpuError::InvalidParameter);
         }
+        let ram = Ram::new(memory);
         let stride = image.stride();
         image.fill(rect, |from_first, bytes| {
             let from_first = if planted(Bug::TransferStride) {
@@ -147,7 +149,7 @@ impl State {
             } else {
                 from_first
             };
-            backing.read(memory, offset.saturating_add(from_first), bytes)
+            backing.read(&ram, offset.saturating_add(from_first), bytes)
         })?;
         Ok(Reply::OkNoData)
     }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use clap::ValueEnum;
 use nosnoop_protocol::MapCache;
@@ -79,6 +79,9 @@ pub struct Source {
     /// What the allocator's memory is like, by a page of it.
     sample: Traits,
     quarantine: Arc<Quarantine>,
+    /// What guests are told of images, without and with the memory-type extension: guests ask often,
+    /// and a plan is made with all its words.
+    map_infos: [OnceLock<MapCache>; 2],
     /// A refusal has been told the operator.
     told: AtomicBool,
 }
@@ -115,6 +118,7 @@ impl Source {
             facts,
             sample,
             quarantine: Arc::new(Quarantine::new(flusher)),
+            map_infos: [const { OnceLock::new() }; 2],
             told: AtomicBool::new(false),
         })
     }
@@ -137,10 +141,16 @@ impl Source {
     /// the memory-type extension.
     #[must_use]
     pub fn map_info(&self, id: BlobId, acked: bool) -> MapCache {
-        match self.plan(id, &self.sample, acked) {
+        #[cfg(feature = "test-memtype")]
+        if let Some(cache) = super::test_memtype::announced(id) {
+            return cache;
+        }
+        let [without, with] = &self.map_infos;
+        let known = if acked { with } else { without };
+        *known.get_or_init(|| match self.plan(id, &self.sample, acked) {
             Plan::Map(plan) => plan.guest(),
             Plan::Refuse(_) => MapCache::Cached,
-        }
+        })
     }
 
     /// Allocates an image of the description with this id: `len` bytes, a page multiple.

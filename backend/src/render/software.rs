@@ -1,5 +1,7 @@
 //! The software renderer: 2D resources as plain pictures in host memory.
 
+use std::ops::Range;
+
 use memmap2::MmapMut;
 use nosnoop_protocol::format::Format;
 use nosnoop_protocol::geometry::{Rect, Size};
@@ -84,29 +86,29 @@ impl Image {
         if rect.is_empty() {
             return Ok(());
         }
-        let stride = self.stride();
-        let (pieces, rows_per_piece) = if rect.width == self.size.width {
-            (1, rect.height)
-        } else {
-            (rect.height, 1)
+        let first = self.span(rect.x, rect.y, rect.width);
+        let Range { start, end } = first.ok_or(GpuError::InvalidParameter)?;
+        let row = end.saturating_sub(start);
+        let bytes_per_row = self.stride();
+        let stride = usize::try_from(bytes_per_row).map_err(|_| GpuError::InvalidParameter)?;
+        let height = usize::try_from(rect.height).map_err(|_| GpuError::InvalidParameter)?;
+        let (pieces, piece) = match row == stride {
+            true => (1, stride.saturating_mul(height)),
+            false => (height, row),
         };
-        for piece in 0..pieces {
-            let first = self.span(rect.x, rect.y.saturating_add(piece), rect.width);
-            let bytes = first.and_then(|span| {
-                let len = span
-                    .len()
-                    .checked_mul(usize::try_from(rows_per_piece).ok()?)?;
-                let end = span.start.checked_add(len)?;
-                self.pixels.get_mut(span.start..end)
-            });
-            let offset = stride.saturating_mul(u64::from(piece));
-            fill(offset, bytes.ok_or(GpuError::InvalidParameter)?)?;
+        let pixels = self.pixels.get_mut(start..).unwrap_or_default();
+        let mut offset = 0_u64;
+        // A rectangle that is all of the rows is one chunk, any other one chunk a row.
+        for chunk in pixels.chunks_mut(stride.max(piece)).take(pieces) {
+            let bytes = chunk.get_mut(..piece).ok_or(GpuError::InvalidParameter)?;
+            fill(offset, bytes)?;
+            offset = offset.saturating_add(bytes_per_row);
         }
         Ok(())
     }
 
     /// Byte range of `width` pixels at (`x`, `y`), inside one row.
-    fn span(&self, x: u32, y: u32, width: u32) -> Option<std::ops::Range<usize>> {
+    fn span(&self, x: u32, y: u32, width: u32) -> Option<Range<usize>> {
         let rect = Rect {
             x,
             y,

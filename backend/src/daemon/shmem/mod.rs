@@ -1,30 +1,30 @@
 //! The channel on which the front-end is asked to map memory into the guest's shared-memory region
 //! (QEMU docs/interop/vhost-user.rst, "Back-end message types").
 //!
-//! A thread of its own makes the requests, one after the other, so that a front-end that takes its
-//! time costs nobody else theirs. The vhost crate's own sender is not used: it waits for an
-//! acknowledgement without end and with its lock held, and some front-ends do not answer a
-//! request that they find invalid. An acknowledgement has no serial number, so one that comes too
-//! late would pass for that of the next request: after a missed deadline the channel is given up.
+//! Whoever asks sends the request, if none is under way; a thread of its own takes the answers and
+//! sends what had to wait, one request after the other. So a front-end that takes its time costs
+//! nobody else theirs, and one that does not costs no more threads than it must. The vhost crate's own
+//! sender is not used: it waits for an acknowledgement without end and with its lock held, and some
+//! front-ends do not answer a request that they find invalid. An acknowledgement has no serial
+//! number, so one that comes too late would pass for that of the next request: after a missed
+//! deadline the channel is given up.
 
-mod exchange;
+mod link;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nosnoop_protocol::memtype::{MemslotRequest, NOSNOOP_MEMTYPE, speaks_memtype};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 
-use self::exchange::{ExchangeError, Request, exchange};
-use super::tap::close as close_socket;
+use self::link::{Line, Link};
+use self::wire::Request;
 use crate::device::mapper::{Done, MapError, MapRequest, Mapper};
 use crate::planted::{Bug, planted};
 use crate::sync::lock;
@@ -48,56 +48,7 @@ pub(super) const MEMTYPE: VhostUserProtocolFeatures =
 pub(super) struct ShmemChannel {
     /// How long the front-end may take for one request.
     deadline: Duration,
-    gate: Arc<Gate>,
     state: Mutex<State>,
-}
-
-/// Holds requests back while the device is stopped: front-ends serve them only while it runs.
-/// crosvm lets them wait beyond any deadline, QEMU 11.1 dies of them.
-#[derive(Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Clone, Copy, Default)]
-struct GateState {
-    closed: bool,
-    /// How often it was closed or opened.
-    changes: u64,
-}
-
-impl Gate {
-    fn set(&self, closed: bool) {
-        let mut state = lock(&self.state);
-        state.closed = closed;
-        state.changes = state.changes.wrapping_add(1);
-        self.changed.notify_all();
-    }
-
-    /// Has those who wait look again.
-    fn wake(&self) {
-        // Whoever has looked and not yet begun to wait holds the lock.
-        drop(lock(&self.state));
-        self.changed.notify_all();
-    }
-
-    /// Waits until a request may be sent; false if it is not to be sent at all. What was to be
-    /// mapped when the device stopped is not: every command has been answered then, and nobody waits
-    /// for it. What is to be unmapped must be, later.
-    fn pass(&self, job: &Job, link_open: &AtomicBool) -> bool {
-        let mut state = lock(&self.state);
-        if job.request.is_map() {
-            return !state.closed
-                && state.changes == job.changes
-                && link_open.load(Ordering::SeqCst);
-        }
-        while state.closed && link_open.load(Ordering::SeqCst) {
-            let waited = self.changed.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-        link_open.load(Ordering::SeqCst)
-    }
 }
 
 #[derive(Default)]
@@ -106,26 +57,10 @@ struct State {
     negotiated: bool,
     /// And the extension [`NOSNOOP_MEMTYPE`] with them.
     memtype: bool,
+    /// The device is stopped.
+    paused: bool,
     closed: bool,
     link: Option<Link>,
-}
-
-/// One socket and the thread that speaks on it.
-struct Link {
-    socket: Arc<UnixStream>,
-    /// Nothing has gone wrong on the socket. Only ever goes from true to false.
-    open: Arc<AtomicBool>,
-    gate: Arc<Gate>,
-    jobs: Sender<Job>,
-    thread: JoinHandle<()>,
-}
-
-struct Job {
-    request: Request,
-    fd: Option<Arc<OwnedFd>>,
-    done: Done,
-    /// [`GateState::changes`] when it was asked for.
-    changes: u64,
 }
 
 impl ShmemChannel {
@@ -133,21 +68,32 @@ impl ShmemChannel {
     pub(super) fn new(deadline: Duration) -> Self {
         Self {
             deadline,
-            gate: Arc::default(),
             state: Mutex::default(),
         }
     }
 
-    /// The device stops: nothing is sent any more. Requests to map that have not been sent end as
-    /// [`MapError::Unavailable`], those to unmap wait for [`ShmemChannel::resume`].
+    /// The device stops: nothing is sent any more, as front-ends serve requests only while it runs
+    /// (crosvm lets them wait beyond any deadline, QEMU 11.1 dies of them). Requests to map that have
+    /// not been sent end as [`MapError::Unavailable`] when their turn comes, those to unmap wait for
+    /// [`ShmemChannel::resume`].
     pub(super) fn pause(&self) {
-        self.gate.set(true);
+        let mut state = lock(&self.state);
+        state.paused = true;
+        if let Some(link) = &state.link {
+            link.line().pause();
+        }
     }
 
     /// The device runs.
     pub(super) fn resume(&self) {
-        if lock(&self.gate.state).closed {
-            self.gate.set(false);
+        let line = {
+            let mut state = lock(&self.state);
+            let paused = std::mem::replace(&mut state.paused, false);
+            let line = state.link.as_ref().map(Link::line);
+            line.filter(|_| paused).map(Arc::clone)
+        };
+        if let Some(line) = line {
+            line.resume();
         }
     }
 
@@ -173,12 +119,15 @@ impl ShmemChannel {
         // First ended, then replaced: there are never two requests on their way.
         let old = lock(&self.state).link.take();
         old.into_iter().for_each(Link::end);
-        let link = Link::start(socket, self.deadline, &self.gate)?;
+        let link = Link::start(socket, self.deadline)?;
         let unused = {
             let mut state = lock(&self.state);
             if state.closed {
                 Some(link)
             } else {
+                if state.paused {
+                    link.line().pause();
+                }
                 state.link.replace(link)
             }
         };
@@ -202,23 +151,10 @@ impl ShmemChannel {
     }
 
     fn request(&self, request: Request, fd: Option<Arc<OwnedFd>>, done: Done) {
-        let changes = lock(&self.gate.state).changes;
-        let job = Job {
-            request,
-            fd,
-            done,
-            changes,
-        };
-        let refused = {
-            let state = lock(&self.state);
-            match state.usable_link() {
-                // Only a thread that is gone could refuse.
-                Some(link) => link.jobs.send(job).err().map(|error| error.0),
-                None => Some(job),
-            }
-        };
-        if let Some(job) = refused {
-            (job.done)(Err(MapError::Unavailable));
+        let line = lock(&self.state).usable_line().map(Arc::clone);
+        match line {
+            Some(line) => line.ask(request, fd, done),
+            None => done(Err(MapError::Unavailable)),
         }
     }
 }
@@ -231,7 +167,7 @@ impl Drop for ShmemChannel {
 
 impl Mapper for ShmemChannel {
     fn usable(&self) -> bool {
-        lock(&self.state).usable_link().is_some()
+        lock(&self.state).usable_line().is_some()
     }
 
     fn speaks_memtype(&self) -> bool {
@@ -254,96 +190,8 @@ impl Mapper for ShmemChannel {
 }
 
 impl State {
-    fn usable_link(&self) -> Option<&Link> {
-        self.link
-            .as_ref()
-            .filter(|link| self.negotiated && link.open.load(Ordering::SeqCst))
-    }
-}
-
-impl Link {
-    fn start(socket: UnixStream, deadline: Duration, gate: &Arc<Gate>) -> io::Result<Self> {
-        let socket = Arc::new(socket);
-        let open = Arc::new(AtomicBool::new(true));
-        let (jobs, waiting) = channel();
-        let worker = Worker {
-            socket: Arc::clone(&socket),
-            open: Arc::clone(&open),
-            gate: Arc::clone(gate),
-            deadline,
-        };
-        let thread = thread::Builder::new()
-            .name("shared memory".into())
-            .spawn(move || worker.run(&waiting))?;
-        Ok(Self {
-            socket,
-            open,
-            gate: Arc::clone(gate),
-            jobs,
-            thread,
-        })
-    }
-
-    /// Tells everybody who waits, and joins the thread.
-    fn end(self) {
-        self.open.store(false, Ordering::SeqCst);
-        self.gate.wake();
-        close_socket(&self.socket);
-        // The thread ends when all that was queued has been told.
-        drop(self.jobs);
-        // The last owner of the channel may be a `Done`, on the very thread.
-        if self.thread.thread().id() != thread::current().id() && self.thread.join().is_err() {
-            log::error!("the thread that maps shared memory has failed: a bug of nosnoop-gpu");
-        }
-    }
-}
-
-/// What the thread has.
-struct Worker {
-    socket: Arc<UnixStream>,
-    open: Arc<AtomicBool>,
-    gate: Arc<Gate>,
-    deadline: Duration,
-}
-
-impl Worker {
-    fn run(&self, jobs: &Receiver<Job>) {
-        for job in jobs {
-            let result = self.perform(&job);
-            // The front-end has its own descriptor by now, and `done` may want the quota back.
-            drop(job.fd);
-            (job.done)(result);
-        }
-    }
-
-    fn perform(&self, job: &Job) -> Result<(), MapError> {
-        if !self.gate.pass(job, &self.open) {
-            return Err(MapError::Unavailable);
-        }
-        let request = &job.request;
-        let fd = job.fd.as_ref().map(AsFd::as_fd);
-        match exchange(&self.socket, request, fd, self.deadline) {
-            Ok(0) => Ok(()),
-            Ok(error) => {
-                log::debug!("the front-end refused to {request} with {error}");
-                Err(MapError::Refused(error))
-            }
-            Err(error) => {
-                // Not so if it was closed meanwhile, which is the reason then.
-                if self.open.swap(false, Ordering::SeqCst) {
-                    log::warn!(
-                        "cannot {request}: {error}; no further blob can be mapped until the \
-                         front-end connects again"
-                    );
-                }
-                close_socket(&self.socket);
-                Err(match error {
-                    ExchangeError::Unsent(_) => MapError::Unavailable,
-                    ExchangeError::Late(_) | ExchangeError::Broken(_) | ExchangeError::Garbage => {
-                        MapError::Lost
-                    }
-                })
-            }
-        }
+    fn usable_line(&self) -> Option<&Arc<Line>> {
+        let line = self.link.as_ref().map(Link::line);
+        line.filter(|line| self.negotiated && line.is_open())
     }
 }

@@ -287,7 +287,8 @@ fn serve(shared: &Shared, socket: &UnixStream) {
             }
             state.serving
         };
-        if !wait(shared, serving.then_some(socket), None) {
+        // It may have been told to stop serving while it waited.
+        if !wait(shared, serving.then_some(socket), None) || !shared.lock().serving {
             continue;
         }
         let Some((header, payload, fds)) = receive(socket) else {
