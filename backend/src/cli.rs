@@ -16,7 +16,7 @@ use crate::device::quota::{DEFAULT_HOSTMEM, DEFAULT_RESOURCES, Limits, MAX_EDGE}
 use crate::display::{DEFAULT_OUTPUT, OutputConfig};
 use crate::doctor::Settings;
 use crate::memory::plan::{Noncoherent, Policy, VmmMemtype};
-use crate::memory::source::Choice;
+use crate::memory::source::{Choice, Place, PlainMemory};
 #[cfg(feature = "test-memtype")]
 use crate::memory::test_memtype;
 
@@ -66,8 +66,13 @@ struct Arguments {
 
     /// DRM node of the GPU that blobs' memory comes from: a render node of i915, xe or amdgpu, or
     /// the card node of vgem (default: plain memory)
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "blob_memory")]
     render_node: Option<PathBuf>,
+
+    /// What blobs' memory is without a GPU: files in memory, or dma-bufs of such by /dev/udmabuf,
+    /// of 64 MiB at most each unless the kernel is told otherwise (default: memfd)
+    #[arg(long, value_name = "KIND", value_enum)]
+    blob_memory: Option<PlainMemory>,
 
     #[command(flatten)]
     memory: MemoryArguments,
@@ -240,11 +245,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     if let Some(types) = parsed.test_memtype {
         test_memtype::announce(types);
     }
-    let blobs = parsed.render_node.is_some() || parsed.memory != MemoryArguments::DEFAULT;
+    let blobs = parsed.render_node.is_some()
+        || parsed.blob_memory.is_some()
+        || parsed.memory != MemoryArguments::DEFAULT;
     if blobs && parsed.shm_size == Some(0) {
         return Err(UsageError(
-            "--shm-size 0 leaves no blobs for --render-node, --noncoherent, --vmm-memtype or \
-             --allow-unverified: leave one or the other out"
+            "--shm-size 0 leaves no blobs for --render-node, --blob-memory, --noncoherent, \
+             --vmm-memtype or --allow-unverified: leave one or the other out"
                 .to_owned(),
         ));
     }
@@ -255,7 +262,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         ));
     }
     let memory = Choice {
-        node: parsed.render_node,
+        place: match parsed.render_node {
+            Some(path) => Place::Node(path),
+            None => Place::Plain(parsed.blob_memory.unwrap_or_default()),
+        },
         vmm: parsed.memory.vmm_memtype,
         policy: parsed.memory.policy(),
     };
@@ -404,7 +414,13 @@ mod tests {
         assert!(!options(&["--fd=5", "--no-mem-slots"]).mem_slots);
         let node = options(&["--fd=5", "--render-node=/dev/dri/card0"]);
         assert_eq!(node.shm_size, 8 << 30);
-        assert_eq!(node.memory.node, Some("/dev/dri/card0".into()));
+        assert_eq!(node.memory.place, Place::Node("/dev/dri/card0".into()));
+        let udmabuf = options(&["--fd=5", "--blob-memory=udmabuf"]);
+        assert_eq!(udmabuf.shm_size, 8 << 30);
+        let place = Place::Plain(PlainMemory::Udmabuf);
+        assert_eq!(udmabuf.memory.place, place);
+        let plain = options(&["--socket-path=/s"]).memory.place;
+        assert_eq!(plain, Place::Plain(PlainMemory::Memfd));
         assert_eq!(parse_shm_size("4K"), Ok(4096));
         assert_eq!(parse_shm_size("1024G"), Ok(1 << 40));
     }
@@ -415,7 +431,7 @@ mod tests {
             .into_iter()
             .chain(std::iter::repeat_n("--output=64x64", 17))
             .collect::<Vec<_>>();
-        let cases: [(&[&str], &str); 20] = [
+        let cases: [(&[&str], &str); 23] = [
             (&[], "--socket-path"),
             (&["--socket-path=/s", "--fd=3"], "--fd"),
             (&["--fd=x"], "--fd"),
@@ -428,6 +444,15 @@ mod tests {
             (
                 &["--fd=5", "--shm-size=0", "--render-node=/dev/dri/card0"],
                 "leave one or the other out",
+            ),
+            (
+                &["--fd=5", "--shm-size=0", "--blob-memory=memfd"],
+                "leave one",
+            ),
+            (&["--fd=5", "--blob-memory=shm"], "possible values: memfd"),
+            (
+                &["--fd=5", "--blob-memory=udmabuf", "--render-node=/n"],
+                "cannot be used with",
             ),
             (
                 &["--fd=5", "--noncoherent=off", "--allow-unverified"],

@@ -99,12 +99,17 @@ fn command_lines_that_make_no_sense_are_refused_in_one_line() -> Result<()> {
         ("--render-node", "/no/such/node"),
         ("--render-node", "/dev/null"),
         ("--render-node", "/"),
+        ("--blob-memory", "gpu"),
         ("--noncoherent", "yes"),
         ("--vmm-memtype", ""),
     ];
     for (option, value) in bad {
         let argument = format!("{option}={value}");
         refused(&[socket[0], socket[1], &argument], option)?;
+    }
+    if !std::path::Path::new("/dev/udmabuf").exists() {
+        let udmabuf = "--blob-memory=udmabuf";
+        refused(&[socket[0], socket[1], udmabuf], "--blob-memory")?;
     }
     refused(&[socket[0], socket[1], "--virgl"], "--virgl")?;
     let mut many = vec![socket[0], socket[1]];

@@ -24,12 +24,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nosnoop_tests::conform::sentences::{self, Side};
-use nosnoop_tests::conform::{Group, cases};
+use nosnoop_tests::conform::{Group, cases, sentences};
 use nosnoop_tests::frontend::daemon;
 use nosnoop_tests::frontend::message::{FLAG_REPLY, FLAG_VERSION, Header, Request, feature};
 
-/// Runs the program to its end, which must come within a minute and a half.
+/// Runs the program to its end, which must come within five minutes: only a hang takes so long.
 fn conform(args: &[&str]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nosnoop-conform"))
         .args(args)
@@ -50,7 +49,7 @@ fn conform(args: &[&str]) -> Output {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if began.elapsed() > Duration::from_secs(90) {
+        if began.elapsed() > Duration::from_secs(300) {
             child.kill().unwrap();
             panic!("{args:?} did not end");
         }
@@ -79,15 +78,10 @@ fn every_case_has_an_id_of_its_own_and_names_sentences_that_exist() {
     let sentences = sentences::all();
     let ids: HashSet<_> = sentences.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids.len(), sentences.len(), "an id is used twice");
-    let device: HashSet<_> = sentences
-        .iter()
-        .filter(|one| one.side == Side::Device)
-        .map(|one| one.id.as_str())
-        .collect();
     let mut before: Option<(usize, u32)> = None;
     for case in cases::all() {
         for id in case.sentences {
-            assert!(device.contains(id), "{} names {id}", case.id());
+            assert!(ids.contains(id), "{} names {id}", case.id());
         }
         assert!(
             !case.name.is_empty() && !case.name.ends_with('.'),

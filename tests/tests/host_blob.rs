@@ -14,6 +14,13 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "host_blob/cost.rs"]
+mod cost;
+#[path = "host_blob/gone.rs"]
+mod gone;
+#[path = "host_blob/shown.rs"]
+mod shown;
+
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -165,128 +172,6 @@ fn forty_blobs_are_mapped_at_once() -> Result<()> {
 }
 
 #[test]
-fn mapping_and_unmapping_often_leaks_nothing() -> Result<()> {
-    let (mut rig, context) = rig()?;
-    let round = |rig: &mut Rig, n: u64| {
-        let info = context.image(&mut rig.gpu, ImageRequest::xrgb(1024, 16))?;
-        context.create_blob(&mut rig.gpu, 200, &info)?;
-        rig.gpu.map_blob(200, (n % 100) * info.size)?;
-        if n.is_multiple_of(2) {
-            rig.gpu.unmap_blob(200)?;
-        }
-        rig.gpu.unref(200)
-    };
-    for n in 0..50 {
-        round(&mut rig, n)?;
-    }
-    let files = rig.daemon.open_files()?;
-    let mappings = rig.daemon.mappings()?;
-    let own = rig.daemon.own_bytes()?;
-    for n in 0..2000 {
-        round(&mut rig, n)?;
-    }
-    assert_eq!(rig.daemon.open_files()?, files);
-    assert!(rig.daemon.mappings()? <= mappings + 1);
-    let more = rig.daemon.own_bytes()?.saturating_sub(own);
-    assert!(more < 512 << 10, "{more} bytes more");
-    assert_eq!(rig.shmem().mapped(), []);
-    rig.finish()
-}
-
-#[test]
-fn a_mapped_blob_that_is_forgotten_is_unmapped_first() -> Result<()> {
-    let (mut rig, context) = rig()?;
-    let files = rig.daemon.open_files()?;
-    context.blob_of(&mut rig.gpu, 200, 2 * PAGE)?;
-    rig.gpu.map_blob(200, 0)?;
-    rig.gpu.unref(200)?;
-    assert_eq!(rig.shmem().mapped(), []);
-    assert_eq!(rig.daemon.open_files()?, files);
-    let gone = rig.gpu.answer(&request::unmap_blob(200))?;
-    assert_eq!(gone, resp::ERR_INVALID_RESOURCE_ID);
-    context.blob_of(&mut rig.gpu, 200, 2 * PAGE)?;
-    rig.gpu.map_blob(200, 0)?;
-    rig.finish()
-}
-
-#[test]
-fn a_context_takes_the_mappings_of_its_blobs_along() -> Result<()> {
-    let (mut rig, context) = rig()?;
-    ImageContext::new(&mut rig.gpu, 2, 101)?;
-    let info = context.blob_of(&mut rig.gpu, 200, PAGE)?;
-    for n in 201..204 {
-        context.create_blob(&mut rig.gpu, n, &info)?;
-    }
-    for n in 0..3 {
-        rig.gpu.map_blob(200 + n, u64::from(n) * PAGE)?;
-    }
-    rig.gpu.attach_resource(1, 200)?;
-    // Another context uses this one.
-    rig.gpu.attach_resource(2, 201)?;
-    rig.gpu.command("CTX_DESTROY", &request::ctx_destroy(1))?;
-    rig.shmem().wait_mapped(&[(PAGE, PAGE)])?;
-    // The resources live on, and can be mapped again.
-    for n in [200, 202, 203] {
-        rig.gpu.map_blob(n, u64::from(n) * PAGE)?;
-    }
-    rig.gpu.unmap_blob(201)?;
-    rig.finish()
-}
-
-#[test]
-fn a_reset_leaves_nothing_in_the_way_of_a_qemu_that_unmaps_by_itself() -> Result<()> {
-    let (mut rig, context) = rig()?;
-    let files = rig.daemon.open_files()?;
-    context.blob_of(&mut rig.gpu, 200, 4 * PAGE)?;
-    rig.gpu.map_blob(200, 0)?;
-    for round in 0..4 {
-        rig.shmem().drop_mappings();
-        rig.reset_device()?;
-        let context = ImageContext::new(&mut rig.gpu, 1, 100)?;
-        let gone = rig.gpu.answer(&request::map_blob(200, 0))?;
-        assert_eq!(gone, resp::ERR_INVALID_RESOURCE_ID);
-        context.blob_of(&mut rig.gpu, 200, 4 * PAGE)?;
-        rig.gpu.map_blob(200, round % 2 * 2 * PAGE)?;
-    }
-    rig.gpu.unref(200)?;
-    assert_eq!(rig.daemon.open_files()?, files);
-    rig.finish()
-}
-
-#[test]
-fn a_reset_is_cleaned_up_after_for_a_crosvm_that_does_not() -> Result<()> {
-    let mut rig = Rig::start(&["--shm-size", "8G"], &SessionOptions::crosvm_host_blobs())?;
-    let context = ImageContext::new(&mut rig.gpu, 1, 100)?;
-    let info = context.blob_of(&mut rig.gpu, 200, 4 * PAGE)?;
-    context.create_blob(&mut rig.gpu, 201, &info)?;
-    rig.gpu.map_blob(200, 0)?;
-    rig.gpu.map_blob(201, 8 * PAGE)?;
-    for index in [0, 1] {
-        rig.stop_queue(index)?;
-    }
-    // It reads no request until the device is active again.
-    rig.shmem().set_serving(false);
-    rig.vhost.set_features(rig.features)?;
-    for index in [0, 1] {
-        rig.queue(index).reset()?;
-    }
-    rig.start_queue(0, 0)?;
-    rig.start_queue(1, 0)?;
-    rig.shmem().set_serving(true);
-    // The driver starts anew with the same numbers. Without a RESET_DEVICE, which crosvm never
-    // sends, the old ones may still be there: it frees them first.
-    let _ = rig.gpu.answer(&request::unref(200))?;
-    let _ = rig.gpu.answer(&request::unref(201))?;
-    let _ = rig.gpu.answer(&request::ctx_destroy(1))?;
-    let _ = rig.gpu.answer(&request::unref(100))?;
-    let context = ImageContext::new(&mut rig.gpu, 1, 100)?;
-    context.blob_of(&mut rig.gpu, 200, 16 * PAGE)?;
-    rig.gpu.map_blob(200, 0)?;
-    assert_eq!(rig.shmem().mapped(), [(0, 16 * PAGE)]);
-    rig.finish()
-}
-
-#[test]
 fn crosvms_order_of_messages_maps_blobs() -> Result<()> {
     let mut rig = Rig::start(&["--shm-size", "1G"], &SessionOptions::crosvm_host_blobs())?;
     assert_eq!(rig.shmem().size(), 1 << 30);
@@ -295,44 +180,6 @@ fn crosvms_order_of_messages_maps_blobs() -> Result<()> {
     rig.gpu.map_blob(200, (1 << 30) - 4 * PAGE)?;
     rig.gpu.unmap_blob(200)?;
     rig.finish()
-}
-
-#[test]
-fn a_reset_with_the_mappings_still_there_unmaps_them_before_the_next_map() -> Result<()> {
-    let (mut rig, context) = rig()?;
-    let info = context.blob_of(&mut rig.gpu, 200, 4 * PAGE)?;
-    context.create_blob(&mut rig.gpu, 201, &info)?;
-    rig.gpu.map_blob(200, 0)?;
-    rig.gpu.map_blob(201, 8 * PAGE)?;
-    rig.reset_device()?;
-    let context = ImageContext::new(&mut rig.gpu, 1, 100)?;
-    context.blob_of(&mut rig.gpu, 200, 16 * PAGE)?;
-    rig.gpu.map_blob(200, 0)?;
-    assert_eq!(rig.shmem().mapped(), [(0, 16 * PAGE)]);
-    rig.finish()
-}
-
-#[test]
-fn a_front_end_that_leaves_takes_everything_along() -> Result<()> {
-    let mut daemon = Daemon::start(&["--shm-size", "8G"])?;
-    let mut counts = None;
-    for _ in 0..5 {
-        let mut session = Session::connect(daemon.socket(), &SessionOptions::host_blobs())?;
-        let context = ImageContext::new(&mut session.gpu, 1, 100)?;
-        let now = daemon.open_files()?;
-        assert_eq!(*counts.get_or_insert(now), now);
-        let info = context.blob_of(&mut session.gpu, 200, 64 * PAGE)?;
-        for n in 1..10 {
-            context.create_blob(&mut session.gpu, 200 + n, &info)?;
-        }
-        for n in 0..10 {
-            session.gpu.map_blob(200 + n, u64::from(n) * info.size)?;
-        }
-        session.check_shmem()?;
-    }
-    daemon.check_alive()?;
-    assert!(daemon.terminate()?.success());
-    Ok(())
 }
 
 #[test]
@@ -427,39 +274,6 @@ fn memory_messages_about_mapped_blobs_are_served_while_a_map_is_awaited() -> Res
 }
 
 #[test]
-fn what_the_guest_draws_into_a_host_blob_is_on_the_display() -> Result<()> {
-    let options = SessionOptions {
-        display: Some(DisplayConfig::sized(64, 32)),
-        ..SessionOptions::host_blobs()
-    };
-    let mut rig = Rig::start(&["--shm-size", "8G"], &options)?;
-    let context = ImageContext::new(&mut rig.gpu, 1, 100)?;
-    let info = context.image(&mut rig.gpu, ImageRequest::xrgb(64, 32))?;
-    context.create_blob(&mut rig.gpu, 200, &info)?;
-    rig.gpu.map_blob(200, 0)?;
-    let blob = ScanoutBlob {
-        scanout: 0,
-        resource: 200,
-        rect: Rect::sized(64, 32),
-        width: 64,
-        height: 32,
-        format: BGRX,
-        stride: info.strides[0],
-        offset: info.offsets[0],
-    };
-    rig.gpu.set_scanout_blob(blob)?;
-    for round in 0..3 {
-        let raw = noise(round, info.size as usize);
-        rig.shmem().write(0, &raw);
-        rig.gpu.flush(200, blob.rect)?;
-        rig.display()
-            .wait_picture(0, &Picture::of(BGRX, 64, 32, &raw))?;
-    }
-    rig.gpu.unref(200)?;
-    rig.finish()
-}
-
-#[test]
 fn what_is_for_other_resources_does_host_blobs_no_harm() -> Result<()> {
     let (mut rig, context) = rig()?;
     let info = context.blob_of(&mut rig.gpu, 200, 4 * PAGE)?;
@@ -492,48 +306,6 @@ fn what_is_for_other_resources_does_host_blobs_no_harm() -> Result<()> {
 }
 
 #[test]
-fn a_scanout_must_lie_inside_its_host_blob() -> Result<()> {
-    let (mut rig, context) = rig()?;
-    context.blob_of(&mut rig.gpu, 200, 4 * PAGE)?;
-    let good = ScanoutBlob {
-        scanout: 0,
-        resource: 200,
-        rect: Rect::sized(64, 64),
-        width: 64,
-        height: 64,
-        format: BGRX,
-        stride: 256,
-        offset: 0,
-    };
-    for bad in [
-        ScanoutBlob { offset: 4, ..good },
-        ScanoutBlob {
-            stride: 260,
-            ..good
-        },
-        ScanoutBlob {
-            stride: u32::MAX,
-            ..good
-        },
-        ScanoutBlob {
-            offset: u32::MAX,
-            ..good
-        },
-        ScanoutBlob {
-            rect: Rect::sized(64, 65),
-            ..good
-        },
-    ] {
-        let answer = rig.gpu.answer(&request::set_scanout_blob(bad))?;
-        assert_eq!(answer, resp::ERR_INVALID_PARAMETER, "{bad:?}");
-    }
-    rig.gpu.set_scanout_blob(good)?;
-    rig.gpu.flush(200, good.rect)?;
-    rig.gpu.unref(200)?;
-    rig.finish()
-}
-
-#[test]
 fn mapping_is_no_command_for_the_cursor_queue() -> Result<()> {
     let (mut rig, context) = rig()?;
     context.blob_of(&mut rig.gpu, 200, PAGE)?;
@@ -542,82 +314,6 @@ fn mapping_is_no_command_for_the_cursor_queue() -> Result<()> {
     assert!(answer.kind() >= resp::ERR_UNSPEC, "{:#x}", answer.kind());
     assert_eq!(rig.shmem().count(), 0);
     rig.gpu.map_blob(200, 0)?;
-    rig.finish()
-}
-
-/// Median and 99th percentile.
-fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
-    times.sort_unstable();
-    (times[times.len() / 2], times[times.len() * 99 / 100])
-}
-
-/// What the front-end's side alone costs: one request over a socket, a mapping, the answer.
-fn bare_round_trips(len: u64, count: u64) -> Result<Vec<Duration>> {
-    let (server, socket) = ShmemServer::start()?;
-    server.set_size(REGION);
-    server.set_serving(true);
-    let file = memfd_create("bare", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-    ftruncate(&file, len).unwrap();
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
-    let vhost = VhostUser::over(socket);
-    let ask = |request, fds: &[BorrowedFd<'_>]| {
-        let fields = [1, 0, 0, len, FLAG_WRITABLE];
-        let payload: Vec<u8> = fields
-            .iter()
-            .flat_map(|field| field.to_ne_bytes())
-            .collect();
-        let flags = FLAG_VERSION | FLAG_NEED_REPLY;
-        let size = payload.len() as u32;
-        vhost.send_raw(
-            Header {
-                request,
-                flags,
-                size,
-            },
-            &payload,
-            fds,
-        )?;
-        vhost.receive("an acknowledgement")
-    };
-    let mut times = Vec::new();
-    for _ in 0..count {
-        let begin = Instant::now();
-        ask(SHMEM_MAP, &[file.as_fd()])?;
-        times.push(begin.elapsed());
-        ask(SHMEM_UNMAP, &[])?;
-    }
-    assert_eq!(server.violations(), Vec::<String>::new());
-    Ok(times)
-}
-
-#[test]
-fn mapping_takes_little_longer_than_the_front_ends_part_of_it() -> Result<()> {
-    let (mut rig, context) = rig()?;
-    for (id, len) in [(200, PAGE), (201, 1 << 20), (202, 64 << 20)] {
-        let count = 300;
-        context.blob_of(&mut rig.gpu, id, len)?;
-        let (mut maps, mut unmaps) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let begin = Instant::now();
-            rig.gpu.map_blob(id, 0)?;
-            maps.push(begin.elapsed());
-            let begin = Instant::now();
-            rig.gpu.unmap_blob(id)?;
-            unmaps.push(begin.elapsed());
-        }
-        let bare = percentiles(bare_round_trips(len, count)?);
-        let (map, unmap) = (percentiles(maps), percentiles(unmaps));
-        println!("{len} bytes, p50 and p99: map {map:?}, unmap {unmap:?}, bare {bare:?}");
-        // A deadline or a poll anywhere on the way would cost milliseconds each time.
-        assert!(
-            map.0 < bare.0 + Duration::from_millis(5),
-            "{map:?} {bare:?}"
-        );
-        assert!(
-            unmap.0 < bare.0 + Duration::from_millis(5),
-            "{unmap:?} {bare:?}"
-        );
-    }
     rig.finish()
 }
 

@@ -378,6 +378,7 @@ fn a_vmm_in_a_guest_maps_write_combining_for_its_own_guest() {
         ("daemon", 1, MemoryType::WriteBack, cached),
         // The whole chain, with the release daemon.
         ("daemon on vgem", 3, MemoryType::WriteCombining, combining),
+        ("daemon on udmabuf", 1, MemoryType::WriteBack, cached),
     ];
     assert_eq!(found, expected);
 }

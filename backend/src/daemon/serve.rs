@@ -91,7 +91,7 @@ pub enum DaemonError {
         source: io::Error,
     },
     /// The memory of blobs cannot be allocated as asked.
-    #[error("{0}; choose another --render-node, or leave it out for plain memory")]
+    #[error("{0}; choose another --render-node or --blob-memory, or leave it out for plain memory")]
     Memory(#[from] SourceError),
     /// A thread, a signal handler or an event could not be set up.
     #[error("cannot start: {0}")]
@@ -284,6 +284,7 @@ struct Control {
 struct Current {
     stream: UnixStream,
     display: Option<Arc<Display>>,
+    source: Option<Arc<Source>>,
 }
 
 impl Control {
@@ -326,13 +327,17 @@ impl Control {
     }
 
     fn screenshot(&self, directory: &Path) {
-        let display = lock(&self.current)
-            .as_ref()
-            .and_then(|current| current.display.clone());
-        let Some(display) = display else {
+        let current = lock(&self.current).as_ref().map(|current| {
+            let (display, source) = (&current.display, &current.source);
+            (display.clone(), source.clone())
+        });
+        let Some((Some(display), source)) = current else {
             log::warn!("no screenshot: no front-end is connected");
             return;
         };
+        if let Some(source) = source {
+            log::info!("{}", source.flushes());
+        }
         match display.screenshot(directory) {
             Ok(files) if files.is_empty() => log::warn!("no screenshot: no output is in use"),
             Ok(files) => files
@@ -371,19 +376,23 @@ impl Control {
         *lock(&self.current) = Some(Current {
             stream: copy,
             display: None,
+            source: None,
         });
         let mut result = Ok(());
         // A stop that came before `current` was set has not shut this stream down.
         if !self.stopping() {
             log::info!("a front-end is connected");
-            result = session::run(stream, options, |display| {
+            result = session::run(stream, options, |display, source| {
                 if let Some(current) = lock(&self.current).as_mut() {
                     current.display = Some(Arc::clone(display));
+                    current.source = source.map(Arc::clone);
                 }
             });
             log::info!("the front-end has gone");
         }
-        *lock(&self.current) = None;
+        // Taken first and dropped then: with the last of its memory a session flushes, which takes time.
+        let current = lock(&self.current).take();
+        drop(current);
         result.map_err(DaemonError::Session)
     }
 }

@@ -26,6 +26,7 @@ use super::tap::{Seen, Tap};
 use super::worker::{QueueKind, Worker};
 use crate::device::{Device, SharedMemory};
 use crate::display::Display;
+use crate::memory::source::Source;
 use crate::sync::lock;
 use crate::sys::fd::close_leaked;
 use crate::{GuestMemory, SharedGuestMemory};
@@ -69,7 +70,7 @@ struct Session {
 pub(super) fn run(
     stream: UnixStream,
     options: &Options,
-    started: impl FnOnce(&Arc<Display>),
+    started: impl FnOnce(&Arc<Display>, Option<&Arc<Source>>),
 ) -> io::Result<()> {
     let display = Arc::new(Display::new(options.outputs.clone()));
     let channel = (options.shm_size > 0).then(|| Arc::new(ShmemChannel::new(options.shm_deadline)));
@@ -81,6 +82,10 @@ pub(super) fn run(
         }),
         None => None,
     };
+    started(
+        &display,
+        shared_memory.as_ref().map(|shared| &shared.source),
+    );
     let memory = SharedGuestMemory::new(GuestMemory::new());
     let exit_events = QueueKind::ALL
         .iter()
@@ -103,7 +108,6 @@ pub(super) fn run(
         all_stopped: AtomicBool::new(false),
         exit_events: Mutex::new(exit_events),
     });
-    started(&display);
     let result = session_loop(stream, &session, memory, &display);
     // The crate's workers have been joined with its daemon. What it has not taken closes itself.
     let taken = leaked

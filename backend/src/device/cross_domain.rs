@@ -160,8 +160,8 @@ impl State {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(size, 0)?;
-        let blobs = self.resources.host_blobs();
-        if blobs.saturating_add(self.window.orphans()) >= self.limits.host_blobs {
+        let gone = self.window.orphans().saturating_add(self.kept().pieces);
+        if self.resources.host_blobs().saturating_add(gone) >= self.limits.host_blobs {
             return Err(GpuError::OutOfMemory);
         }
         let acked = shared.mapper.speaks_memtype();

@@ -38,6 +38,7 @@ use crate::GuestMemory;
 use crate::display::Display;
 use crate::memory::PAGE_SIZE;
 use crate::memory::planned::PlannedMemory;
+use crate::memory::quarantine::Kept;
 use crate::memory::source::Source;
 use crate::sync::lock;
 use context::Contexts;
@@ -348,7 +349,12 @@ impl Device {
         for effect in effects {
             match (effect, &self.shared_memory) {
                 (Effect::Answer(resolved), _) => resolved.deliver(),
-                (Effect::Release(memory), _) => drop(memory),
+                (Effect::Release(memory), Some(shared)) => {
+                    if let Some(last) = Arc::into_inner(memory) {
+                        shared.source.retry_kept();
+                        drop(last);
+                    }
+                }
                 (Effect::Map(slot, request, memory), Some(shared)) => {
                     let done = self.later(move |state, result, effects| {
                         state.map_done(slot, result, effects);
@@ -456,7 +462,8 @@ impl State {
         self.resources.verify_invariants(&self.limits)?;
         self.scanouts.verify_invariants(&self.resources)?;
         self.window.verify_invariants()?;
-        let used = self.hostmem();
+        // What is kept comes on top where it turned out to be only when something took its place.
+        let used = self.hostmem().saturating_sub(self.kept().bytes);
         let limit = self.limits.hostmem;
         if used > limit {
             return Err(format!(
@@ -473,6 +480,13 @@ impl State {
             .host_bytes()
             .saturating_add(self.scanouts.screen_bytes())
             .saturating_add(self.window.orphaned_bytes())
+            .saturating_add(self.kept().bytes)
+    }
+
+    /// Host memory that is gone but cannot be flushed.
+    fn kept(&self) -> Kept {
+        let shared = self.shared_memory.as_ref();
+        shared.map_or_else(Kept::default, |shared| shared.source.kept())
     }
 
     /// Checks that `additional` bytes of pixels, in place of `released` ones, stay inside the quota.

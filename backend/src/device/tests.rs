@@ -13,6 +13,7 @@ use super::host_blob::HostBlob;
 use super::resource::{Resource, Storage};
 use super::*;
 use crate::display::OutputConfig;
+use crate::memory::alloc::Allocator;
 use crate::memory::flush::CacheFlusher;
 use crate::memory::kind::{PageKinds, Snooping, Traits};
 use crate::memory::plan::VmmMemtype;
@@ -413,7 +414,12 @@ fn only_host_blobs_that_guest_and_host_map_alike_are_copied_to_a_display() {
             vmm,
             ..Choice::default()
         };
-        let source = Source::claiming(traits, choice, Arc::new(CacheFlusher::default()));
+        let source = Source::of(
+            Allocator::claiming(traits),
+            choice,
+            Arc::new(CacheFlusher::default()),
+        )
+        .unwrap();
         let memory = source.image(BlobId(1), 4096, false).unwrap();
         let blob = HostBlob::new(memory, true, ContextSerial(1));
         let resource = Resource::new(Storage::HostBlob(blob), None);

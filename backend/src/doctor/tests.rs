@@ -164,6 +164,26 @@ fn the_notes_say_which_vmm_honors_the_guest_and_where_none_can() {
 }
 
 #[test]
+fn a_plan_names_qemus_option_only_where_kvm_offers_what_it_needs() {
+    for (host, offered, advice) in [
+        ("intel-selfsnoop", true, "start QEMU (11.1 or later)"),
+        ("intel-no-llc", false, "crosvm on a ChromeOS kernel"),
+    ] {
+        let report = examine(host);
+        assert_eq!(report.facts.kvm.pat_quirk.is_yes(), offered, "{host}");
+        let why = report.memory[0].why.join(" ");
+        assert!(why.contains(advice), "{host}: {why}");
+        assert_eq!(why.contains("honor-guest-pat"), offered, "{host}: {why}");
+    }
+    // One that cannot be asked is not taken for one that offers it.
+    let mut closed = facts("intel-selfsnoop");
+    closed.kvm.pat_quirk = Fact::unknown("/dev/kvm: Permission denied");
+    let why = doctor(closed, Settings::default()).memory[0].why.join(" ");
+    assert!(why.contains("where it may open /dev/kvm"), "{why}");
+    assert!(!why.contains("honor-guest-pat"), "{why}");
+}
+
+#[test]
 fn settings_are_those_of_the_daemon() {
     let honored = Settings {
         vmm_memtype: VmmMemtype::Honored,

@@ -57,6 +57,9 @@ pub trait Flusher: Send + Sync {
     /// # Errors
     /// Nothing was flushed, or not all; it may be tried again.
     fn flush(&self, memory: &HostMemory) -> Result<(), FlushError>;
+
+    /// What was flushed up to now.
+    fn stats(&self) -> FlushStats;
 }
 
 /// Whether cache lines can be flushed here, and how. Without, nothing can be noncoherent.
@@ -76,31 +79,6 @@ pub struct CacheFlusher {
     nanos: AtomicU64,
 }
 
-impl CacheFlusher {
-    /// What was flushed up to now.
-    #[must_use]
-    pub fn stats(&self) -> FlushStats {
-        FlushStats {
-            flushes: self.flushes.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            nanos: self.nanos.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl Drop for CacheFlusher {
-    fn drop(&mut self) {
-        let FlushStats {
-            flushes,
-            bytes,
-            nanos,
-        } = self.stats();
-        if flushes > 0 {
-            log::info!("{flushes} flushes of {bytes} bytes took {nanos} ns in all");
-        }
-    }
-}
-
 impl Flusher for CacheFlusher {
     fn flush(&self, memory: &HostMemory) -> Result<(), FlushError> {
         permit(memory)?;
@@ -111,7 +89,16 @@ impl Flusher for CacheFlusher {
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(memory.len(), Ordering::Relaxed);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        log::debug!("flushed {} bytes in {} us", memory.len(), nanos / 1000);
         Ok(())
+    }
+
+    fn stats(&self) -> FlushStats {
+        FlushStats {
+            flushes: self.flushes.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            nanos: self.nanos.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -132,7 +119,7 @@ fn flush_now(how: cache::LineFlush, memory: &HostMemory) -> io::Result<()> {
     cache::flush(how, &mapping, 0, mapping.len())
 }
 
-/// What a [`CacheFlusher`] has done.
+/// What a [`Flusher`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FlushStats {
     /// Flushes that succeeded.

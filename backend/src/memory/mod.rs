@@ -2,7 +2,7 @@
 //!
 //! An image's way: [`image`] says how it lies in memory, [`source`] allocates it ([`alloc`], which
 //! records its traits, [`kind`]) and has [`plan`] decide how it may be mapped, and [`planned`] keeps
-//! both together and flushes caches ([`flush`]) before a guest reaches it and after. [`facts`] is what
+//! both together and flushes caches ([`flush`], [`quarantine`]) before a guest reaches it and after. [`facts`] is what
 //! is known of the host, each [`fact`] with its source; [`effective`] is what memory types come to on
 //! real hosts, against which the policy is tested.
 
@@ -16,6 +16,7 @@ pub mod kind;
 pub mod offer;
 pub mod plan;
 pub mod planned;
+pub mod quarantine;
 pub mod source;
 #[cfg(feature = "test-memtype")]
 pub mod test_memtype;

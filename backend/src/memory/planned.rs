@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::alloc::HostMemory;
-use super::flush::{FlushError, Flusher};
+use super::flush::FlushError;
 use super::plan::{MapPlan, Plan};
+use super::quarantine::Quarantine;
 use super::view::View;
 
 /// Memory and how it may be mapped. Whoever lets a guest reach it, or cannot rule out that one still
@@ -15,7 +16,7 @@ use super::view::View;
 pub struct PlannedMemory {
     memory: HostMemory,
     plan: Plan,
-    flusher: Arc<dyn Flusher>,
+    quarantine: Arc<Quarantine>,
     /// A guest has been able to reach it, and the plan asks for flushes.
     exposed: AtomicBool,
     view: OnceLock<View>,
@@ -34,11 +35,11 @@ impl std::fmt::Debug for PlannedMemory {
 impl PlannedMemory {
     /// `plan` is the one that was made for the traits of `memory`.
     #[must_use]
-    pub fn new(memory: HostMemory, plan: Plan, flusher: Arc<dyn Flusher>) -> Self {
+    pub fn new(memory: HostMemory, plan: Plan, quarantine: Arc<Quarantine>) -> Self {
         Self {
             memory,
             plan,
-            flusher,
+            quarantine,
             exposed: AtomicBool::new(false),
             view: OnceLock::new(),
         }
@@ -64,7 +65,7 @@ impl PlannedMemory {
     pub fn expose(&self) -> Result<(), FlushError> {
         match &self.plan {
             Plan::Map(plan) if plan.flush() && !self.exposed.load(Ordering::Acquire) => {
-                self.flusher.flush(&self.memory)?;
+                self.quarantine.expose(&self.memory)?;
                 self.exposed.store(true, Ordering::Release);
                 Ok(())
             }
@@ -117,16 +118,11 @@ impl PlannedMemory {
 }
 
 impl Drop for PlannedMemory {
-    /// The last exposure is over. The memory's own file is closed after this.
+    /// The last exposure is over. The memory's own file is closed after this, or kept by the
+    /// quarantine.
     fn drop(&mut self) {
-        if *self.exposed.get_mut()
-            && let Err(error) = self.flusher.flush(&self.memory)
-        {
-            log::error!(
-                "{} bytes of noncoherent memory are kept for good, as they cannot be flushed: {error}",
-                self.memory.len()
-            );
-            std::mem::forget(self.memory.clone());
+        if *self.exposed.get_mut() {
+            self.quarantine.release(&self.memory);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Where the images of one front-end come from: allocated, and planned at once.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::ValueEnum;
 use nosnoop_protocol::MapCache;
 use nosnoop_protocol::ids::BlobId;
 
@@ -16,12 +17,42 @@ use super::kind::Traits;
 use super::offer::with_proof;
 use super::plan::{Noncoherent, Plan, PlatformFacts, Policy, Refusal, VmmFacts, VmmMemtype, plan};
 use super::planned::PlannedMemory;
+use super::quarantine::{Kept, Quarantine};
+
+/// Where `--blob-memory=udmabuf` allocates.
+const UDMABUF: &str = "/dev/udmabuf";
+
+/// Memory without a GPU (`--blob-memory`): cached, and coherent for CPUs only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PlainMemory {
+    /// Files in memory. Pages are taken from the host when they are first touched.
+    #[default]
+    Memfd,
+    /// dma-bufs of such files, for front-ends and displays that import dma-bufs. All pages are taken
+    /// at once and stay in memory.
+    Udmabuf,
+}
+
+/// Where images are allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Without a GPU.
+    Plain(PlainMemory),
+    /// From this DRM node.
+    Node(PathBuf),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Plain(PlainMemory::default())
+    }
+}
 
 /// What the operator has decided about blobs' memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// The DRM node to allocate from; plain memory without one.
-    pub node: Option<PathBuf>,
+    /// Where it is allocated.
+    pub place: Place,
     /// What is true of the VMM.
     pub vmm: VmmMemtype,
     /// What is allowed.
@@ -47,7 +78,7 @@ pub struct Source {
     facts: Option<Facts>,
     /// What the allocator's memory is like, by a page of it.
     sample: Traits,
-    flusher: Arc<dyn Flusher>,
+    quarantine: Arc<Quarantine>,
     /// A refusal has been told the operator.
     told: AtomicBool,
 }
@@ -59,35 +90,46 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub fn open(choice: Choice, flusher: Arc<dyn Flusher>) -> Result<Self, SourceError> {
-        let (allocator, facts) = match &choice.node {
-            Some(path) => {
+        let (allocator, facts) = match &choice.place {
+            Place::Node(path) => {
                 let allocator = Allocator::open(path, Handout::Node)?;
                 (allocator, Some(Facts::of_this_machine()?))
             }
-            None => (Allocator::memfd(), None),
+            Place::Plain(PlainMemory::Udmabuf) => (Allocator::udmabuf(Path::new(UDMABUF))?, None),
+            Place::Plain(PlainMemory::Memfd) => (Allocator::memfd(), None),
         };
+        Ok(Self::with(allocator, facts, choice, flusher)?)
+    }
+
+    /// A source of what this allocator gives.
+    fn with(
+        allocator: Allocator,
+        facts: Option<Facts>,
+        choice: Choice,
+        flusher: Arc<dyn Flusher>,
+    ) -> Result<Self, AllocError> {
         let sample = allocator.allocate(PAGE_SIZE, want(&choice))?.traits();
         Ok(Self {
             allocator,
             choice,
             facts,
             sample,
-            flusher,
+            quarantine: Arc::new(Quarantine::new(flusher)),
             told: AtomicBool::new(false),
         })
     }
 
-    /// A source of memory that claims these traits.
+    /// A source of what an allocator gives that a test has made up.
+    ///
+    /// # Errors
+    /// What the allocator says.
     #[cfg(test)]
-    pub(crate) fn claiming(sample: Traits, choice: Choice, flusher: Arc<dyn Flusher>) -> Self {
-        Self {
-            allocator: Allocator::claiming(sample),
-            choice,
-            facts: None,
-            sample,
-            flusher,
-            told: AtomicBool::new(false),
-        }
+    pub(crate) fn of(
+        allocator: Allocator,
+        choice: Choice,
+        flusher: Arc<dyn Flusher>,
+    ) -> Result<Self, AllocError> {
+        Self::with(allocator, None, choice, flusher)
     }
 
     /// How guests will be told to map images of the description that a context has given this id, as
@@ -108,7 +150,7 @@ impl Source {
     pub fn image(&self, id: BlobId, len: u64, acked: bool) -> Result<PlannedMemory, AllocError> {
         let planned = |memory: HostMemory| {
             let plan = self.plan(id, &memory.traits(), acked);
-            PlannedMemory::new(memory, plan, Arc::clone(&self.flusher))
+            PlannedMemory::new(memory, plan, Arc::clone(&self.quarantine))
         };
         let first = planned(self.allocator.allocate(len, want(&self.choice))?);
         let image = match first.plan() {
@@ -121,6 +163,23 @@ impl Source {
             log::debug!("{len} bytes from {}: {summary}", self.allocator.name());
         }
         Ok(image)
+    }
+
+    /// What is gone for the guest but kept, as it cannot be flushed.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.quarantine.kept()
+    }
+
+    /// Tries to flush a piece of what is kept. Takes its time; not to be called with anything locked.
+    pub fn retry_kept(&self) {
+        self.quarantine.retry();
+    }
+
+    /// What was flushed, and what could not be: a line for the operator.
+    #[must_use]
+    pub fn flushes(&self) -> String {
+        self.quarantine.to_string()
     }
 
     /// Tells the operator why memory cannot be mapped: once, as guests can ask for it all day.

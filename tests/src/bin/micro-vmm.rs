@@ -282,6 +282,8 @@ fn run() -> Outcome<()> {
     let ignored = [&node, "--vmm-memtype=ignored"];
     show_daemon(&kvm, support, &orders, "daemon", &[])?;
     show_daemon(&kvm, support, &orders, "daemon on vgem", &[&node])?;
+    let udmabuf = ["--blob-memory=udmabuf"];
+    show_daemon(&kvm, support, &orders, "daemon on udmabuf", &udmabuf)?;
     show_daemon(&kvm, support, &orders, "daemon, VMM ignored", &ignored)
 }
 

@@ -13,7 +13,7 @@ const TABLE: &str = include_str!("sentences.toml");
 pub enum Side {
     /// The back-end: a case can check it.
     Device,
-    /// The guest or the front-end: no case of a back-end can.
+    /// The guest or the front-end: a case can only say what a back-end does when they break it.
     Driver,
 }
 

@@ -19,10 +19,11 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nosnoop_gpu::memory::alloc::{HostMemory, memfd};
-use nosnoop_gpu::memory::flush::{CacheFlusher, FlushError, Flusher};
+use nosnoop_gpu::memory::flush::{CacheFlusher, FlushError, FlushStats, Flusher};
 use nosnoop_gpu::memory::kind::{PageKinds, Snooping, Traits};
 use nosnoop_gpu::memory::plan::{Plan, PlatformFacts, Policy, VmmFacts, VmmMemtype, plan};
 use nosnoop_gpu::memory::planned::PlannedMemory;
+use nosnoop_gpu::memory::quarantine::Quarantine;
 use nosnoop_protocol::MapCache;
 use serde::Serialize;
 
@@ -60,6 +61,10 @@ impl Flusher for Clocked {
         let (time, result) = cpu::timed(|| self.flusher.flush(memory));
         self.times.lock().unwrap().push(time);
         result
+    }
+
+    fn stats(&self) -> FlushStats {
+        self.flusher.stats()
     }
 }
 
@@ -130,7 +135,7 @@ fn live(cpu: &Cpu, case: Case, len: u64) -> io::Result<Phases> {
     }
     let clocked = Arc::new(Clocked::default());
     let flusher = Arc::clone(&clocked);
-    let blob = PlannedMemory::new(memory, plan, flusher);
+    let blob = PlannedMemory::new(memory, plan, Arc::new(Quarantine::new(flusher)));
     let (map_time, mapping) = cpu::timed(|| {
         blob.expose().map_err(io::Error::other)?;
         let mapping = map(blob.memory())?;

@@ -1,6 +1,8 @@
 //! When caches are flushed in the life of a host blob, seen among the requests to the front-end.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use nosnoop_protocol::memtype::MemslotRequest;
 
@@ -95,7 +97,9 @@ impl Life {
         let shared = SharedMemory {
             size: 1 << 20,
             mapper: Arc::<SlowMapper>::clone(&mapper),
-            source: Arc::new(Source::claiming(traits, Choice::default(), flusher)),
+            source: Arc::new(
+                Source::of(Allocator::claiming(traits), Choice::default(), flusher).unwrap(),
+            ),
         };
         let display = Arc::new(Display::new(Vec::new()));
         let life = Self {
@@ -250,6 +254,89 @@ fn memory_that_cannot_be_flushed_is_not_exposed() {
     }
     life.unref();
     life.expect(&[DONE]);
+}
+
+/// A flusher that fails the times that are counted here, and tells of the others.
+fn faulty(steps: &Steps) -> (Arc<AtomicUsize>, Life) {
+    let failures = Arc::new(AtomicUsize::new(0));
+    let (left, log) = (Arc::clone(&failures), Arc::clone(steps));
+    let fails = move || {
+        left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
+            .is_ok()
+    };
+    let life = Life::with_flusher(
+        MapCache::Wc,
+        Snooping::No,
+        Arc::clone(steps),
+        move |memory| {
+            if fails() {
+                return Err(FlushError::Unavailable("for a while"));
+            }
+            lock(&log).push(Step::Flush(memory.len()));
+            Ok(())
+        },
+    );
+    (failures, life)
+}
+
+#[test]
+fn memory_that_cannot_be_flushed_any_more_stays_the_guests_until_it_can_be() {
+    let steps = Steps::default();
+    let (failures, life) = faulty(&steps);
+    let hostmem = || life.device.state().hostmem();
+    let expose_and_forget = || {
+        life.map();
+        life.answer(Ok(()));
+        life.unref();
+        life.expect(&[Step::Flush(PAGES), WC, told(MapCache::Wc), Step::Unmap]);
+    };
+    expose_and_forget();
+    failures.store(1, SeqCst);
+    life.answer(Ok(()));
+    life.expect(&[DONE]);
+    assert_eq!(hostmem(), PAGES);
+    // Another blob's release is when it is tried again; here in vain, and for both.
+    life.create();
+    expose_and_forget();
+    failures.store(2, SeqCst);
+    life.answer(Ok(()));
+    life.expect(&[DONE]);
+    assert_eq!(hostmem(), 2 * PAGES);
+    // Blobs that were never exposed do as well: one is freed with each.
+    life.create();
+    life.unref();
+    life.expect(&[Step::Flush(PAGES), DONE]);
+    assert_eq!(hostmem(), PAGES);
+    // A reset lets the guest's counters alone, and the end of the connection tries the rest.
+    life.device.reset();
+    assert_eq!(hostmem(), PAGES);
+    drop(life);
+    assert_eq!(*lock(&steps), [Step::Flush(PAGES)]);
+}
+
+#[test]
+fn what_is_kept_counts_against_both_quotas() {
+    let steps = Steps::default();
+    let (failures, life) = faulty(&steps);
+    life.map();
+    life.answer(Ok(()));
+    life.unref();
+    failures.store(usize::MAX, SeqCst);
+    life.answer(Ok(()));
+    let mut state = life.device.state();
+    assert_eq!(
+        state.kept(),
+        Kept {
+            pieces: 1,
+            bytes: PAGES
+        }
+    );
+    state.limits.hostmem = 2 * PAGES;
+    assert_eq!(state.check_hostmem(PAGES, 0), Ok(()));
+    let over = Err(GpuError::OutOfMemory);
+    assert_eq!(state.check_hostmem(PAGES + 1, 0), over);
+    state.limits.hostmem = 0;
+    assert_eq!(state.verify_invariants(), Ok(()));
 }
 
 #[test]

@@ -264,6 +264,7 @@ fn bare_metal(arch: Arch, vendor: Vendor) -> PlatformFacts {
         self_snoop: Fact::known(true, "test"),
         fwb: Fact::unknown("test"),
         ept_or_npt: Fact::known(true, "test"),
+        pat_quirk: Fact::known(true, "test"),
     }
 }
 

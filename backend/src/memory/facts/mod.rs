@@ -90,6 +90,7 @@ impl From<&Facts> for PlatformFacts {
             self_snoop: facts.cpu.self_snoop.clone(),
             fwb: facts.cpu.fwb.clone(),
             ept_or_npt: facts.kvm.nested_paging.clone(),
+            pat_quirk: facts.kvm.pat_quirk.clone(),
         }
     }
 }

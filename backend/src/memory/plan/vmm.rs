@@ -47,6 +47,9 @@ pub struct PlatformFacts {
     pub fwb: Fact<bool>,
     /// Whether KVM uses nested paging (EPT or NPT); unknown where no KVM is loaded. x86 only.
     pub ept_or_npt: Fact<bool>,
+    /// Whether KVM lets a VMM disable `KVM_X86_QUIRK_IGNORE_GUEST_PAT` (bit 9 of what
+    /// `KVM_CHECK_EXTENSION` says of `KVM_CAP_DISABLE_QUIRKS2`). Says nothing on AMD.
+    pub pat_quirk: Fact<bool>,
 }
 
 impl PlatformFacts {
@@ -60,6 +63,7 @@ impl PlatformFacts {
             self_snoop: Fact::unknown(why),
             fwb: Fact::unknown(why),
             ept_or_npt: Fact::unknown(why),
+            pat_quirk: Fact::unknown(why),
         }
     }
 }
@@ -97,6 +101,10 @@ const ASK_NESTED: &str =
     "if the VMM and every hypervisor below honor it, say so with --vmm-memtype=honored";
 const DISABLE_QUIRK: &str = "start QEMU (11.1 or later) with -accel kvm,honor-guest-pat=on and this program with \
      --vmm-memtype=honored";
+const NEEDS_QUIRK: &str =
+    "that needs a kernel whose KVM offers to disable it (or crosvm on a ChromeOS kernel)";
+const ASK_DOCTOR: &str = "that needs a kernel whose KVM offers to disable it: nosnoop-gpu doctor says whether this one \
+     does, where it may open /dev/kvm";
 const IMPOSSIBLE: &str = "no VMM on KVM can change that on this host";
 const NOT_IGNORED: &str = "if the VMM does honor it, leave out --vmm-memtype=ignored";
 
@@ -244,7 +252,7 @@ fn x86_nested_paging(platform: &PlatformFacts, kind: PageKind) -> Honors {
             PageKind::Mmio => {
                 yes("KVM maps device memory uncached in EPT and leaves the guest its PAT")
             }
-            PageKind::Ram => intel_ram(&platform.self_snoop),
+            PageKind::Ram => intel_ram(platform),
         },
         Some(Vendor::Other) => unknown(
             format!(
@@ -260,26 +268,50 @@ fn x86_nested_paging(platform: &PlatformFacts, kind: PageKind) -> Honors {
     }
 }
 
-fn intel_ram(self_snoop: &Fact<bool>) -> Honors {
-    match self_snoop.value() {
-        Some(true) => unknown(
-            "KVM ignores the guest's PAT unless the VMM disables quirk bit 9, which nobody has said",
-            DISABLE_QUIRK,
-        ),
-        Some(false) => no(
+fn intel_ram(platform: &PlatformFacts) -> Honors {
+    let (self_snoop, quirk) = (&platform.self_snoop, &platform.pat_quirk);
+    let advice = match quirk.value() {
+        Some(true) => DISABLE_QUIRK,
+        Some(false) => NEEDS_QUIRK,
+        None => ASK_DOCTOR,
+    };
+    match (self_snoop.value(), quirk.value()) {
+        (Some(false), _) => no(
             format!(
                 "KVM ignores the guest's PAT on processors without self-snoop: {}",
                 self_snoop.source()
             ),
             IMPOSSIBLE,
         ),
-        None => unknown(
+        (Some(true), Some(true)) => unknown(
+            "KVM ignores the guest's PAT unless the VMM disables quirk bit 9, which nobody has said",
+            advice,
+        ),
+        // Not "no": a ChromeOS kernel has another way, and devices that are passed through can
+        // have KVM honor it for a while.
+        (Some(true), Some(false)) => unknown(
+            format!(
+                "KVM ignores the guest's PAT unless the VMM disables quirk bit 9, which this \
+         kernel does not offer: {}",
+                quirk.source()
+            ),
+            advice,
+        ),
+        (Some(true), None) => unknown(
+            format!(
+                "KVM ignores the guest's PAT unless the VMM disables quirk bit 9, and whether this \
+         kernel offers that is not known: {}",
+                quirk.source()
+            ),
+            advice,
+        ),
+        (None, _) => unknown(
             format!(
                 "KVM ignores the guest's PAT unless the VMM disables quirk bit 9, which needs \
                  self-snoop, and that is not known: {}",
                 self_snoop.source()
             ),
-            DISABLE_QUIRK,
+            advice,
         ),
     }
 }

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use nosnoop_protocol::MapCache;
+use nosnoop_protocol::ids::BlobId;
+use nosnoop_protocol::memtype::MemslotRequest;
 use rustix::io::Errno;
 
 use super::Bench;
 use super::fake::{Amdgpu, I915, Model, Truth, Xe, assert_honest};
 use crate::memory::alloc::drm_node::Node;
 use crate::memory::alloc::{Allocator, Handout, MAX_LEN, Want};
+use crate::memory::flush::CacheFlusher;
 use crate::memory::kind::{PageKinds, Snooping, Traits};
+use crate::memory::plan::{Noncoherent, Plan, Policy, VmmMemtype};
+use crate::memory::source::{Choice, Place, PlainMemory, Source};
 
 const NODE: Handout = Handout::Node;
 const DMA_BUF: Handout = Handout::DmaBuf;
@@ -215,6 +220,57 @@ fn udmabuf_is_cached_and_for_cpus() {
     let cached = traits(MapCache::Cached, PageKinds::Ram, Snooping::NoDevice, true);
     let model = Model::Udmabuf { limit: 64 << 20 };
     check(model, DMA_BUF, Want::Noncoherent, cached);
+}
+
+/// Whatever the operator allows and the VMM says: nobody is told that it could be anything else, and
+/// a device that does not snoop would be refused.
+#[test]
+fn images_in_udmabufs_are_cached_and_read_by_mapping_them() {
+    for noncoherent in [Noncoherent::Auto, Noncoherent::Coerce, Noncoherent::Off] {
+        for vmm in [VmmMemtype::Auto, VmmMemtype::Honored, VmmMemtype::Ignored] {
+            for acked in [false, true] {
+                let choice = Choice {
+                    place: Place::Plain(PlainMemory::Udmabuf),
+                    vmm,
+                    policy: Policy {
+                        noncoherent,
+                        allow_unverified: true,
+                    },
+                };
+                let limit = 64 << 20;
+                let allocator = Bench::new(Model::Udmabuf { limit }, DMA_BUF)
+                    .allocator
+                    .unwrap();
+                let source =
+                    Source::of(allocator, choice, Arc::new(CacheFlusher::default())).unwrap();
+                assert_eq!(source.map_info(BlobId(1), acked), MapCache::Cached);
+                let image = source.image(BlobId(1), 8192, acked).unwrap();
+                let Plan::Map(plan) = image.plan() else {
+                    panic!("{:?}", image.plan())
+                };
+                let (host, guest) = (plan.host(), plan.guest());
+                assert_eq!(
+                    (host, guest, plan.flush()),
+                    (MapCache::Cached, MapCache::Cached, false)
+                );
+                let asked = match acked {
+                    true => MemslotRequest::Cached,
+                    false => MemslotRequest::Unspecified,
+                };
+                assert_eq!(plan.memslot(), asked);
+                // A file of this kind is read by mapping it.
+                rustix::io::pwrite(image.memory().fd(), b"drawn", 8000).unwrap();
+                let mut bytes = [0; 5];
+                image.read(8000, &mut bytes).unwrap();
+                assert_eq!(&bytes, b"drawn");
+                let too_large = source.image(BlobId(2), limit + 4096, acked).unwrap_err();
+                assert!(
+                    too_large.to_string().contains("size_limit_mb"),
+                    "{too_large}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

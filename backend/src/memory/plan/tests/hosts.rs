@@ -12,6 +12,7 @@ fn x86(vendor: Vendor) -> PlatformFacts {
         self_snoop: Fact::known(true, "ss flag"),
         fwb: Fact::unknown("not an arm64 host"),
         ept_or_npt: Fact::known(true, "module parameter"),
+        pat_quirk: Fact::known(true, "KVM offers it"),
     }
 }
 
@@ -37,6 +38,7 @@ fn arm64(fwb: bool) -> PlatformFacts {
         self_snoop: Fact::unknown("not an x86 host"),
         fwb: Fact::known(fwb, "ID_AA64MMFR2_EL1"),
         ept_or_npt: Fact::unknown("not an x86 host"),
+        pat_quirk: Fact::unknown("not an x86 host"),
     }
 }
 
@@ -73,6 +75,50 @@ fn intel_honors_device_memory_and_ram_only_with_the_quirk_off() {
     let stated = VmmFacts::new(&host, VmmMemtype::Honored, false);
     let ram = stated.honors(PageKind::Ram).to_string();
     assert_eq!(ram, "yes (stated by --vmm-memtype=honored)");
+}
+
+#[test]
+fn intel_where_kvm_does_not_offer_the_quirk_is_told_what_it_needs() {
+    let without = PlatformFacts {
+        pat_quirk: Fact::known(false, "KVM offers 0x7f"),
+        ..x86(Vendor::Intel)
+    };
+    let [ram, mmio] = alone(&without);
+    assert_eq!(
+        ram,
+        "unknown (KVM ignores the guest's PAT unless the VMM disables quirk bit 9, which this \
+         kernel does not offer: KVM offers 0x7f)"
+    );
+    assert_eq!(mmio, alone(&x86(Vendor::Intel))[1]);
+    let vmm = VmmFacts::new(&without, VmmMemtype::Auto, false);
+    assert_eq!(
+        vmm.advice(PageKind::Ram),
+        Some("that needs a kernel whose KVM offers to disable it (or crosvm on a ChromeOS kernel)")
+    );
+    let not_known = PlatformFacts {
+        pat_quirk: Fact::unknown("/dev/kvm: Permission denied"),
+        ..x86(Vendor::Intel)
+    };
+    let [ram, _] = alone(&not_known);
+    assert_eq!(
+        ram,
+        "unknown (KVM ignores the guest's PAT unless the VMM disables quirk bit 9, and whether this \
+         kernel offers that is not known: /dev/kvm: Permission denied)"
+    );
+    let vmm = VmmFacts::new(&not_known, VmmMemtype::Auto, false);
+    let advice = vmm.advice(PageKind::Ram).unwrap();
+    assert!(advice.contains("nosnoop-gpu doctor"), "{advice}");
+    // Without self-snoop the quirk is no matter, and AMD has none.
+    let old = PlatformFacts {
+        pat_quirk: Fact::known(false, "KVM offers 0x7f"),
+        ..intel_without_self_snoop()
+    };
+    assert_eq!(alone(&old), alone(&intel_without_self_snoop()));
+    let amd = PlatformFacts {
+        pat_quirk: Fact::known(false, "KVM offers 0x7f"),
+        ..x86(Vendor::Amd)
+    };
+    assert_eq!(alone(&amd), alone(&x86(Vendor::Amd)));
 }
 
 #[test]
