@@ -74,7 +74,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::GuestBlob,
         number: 19,
         name: "what the guest says about mapping and sharing does not stop a blob from being made",
-        sentences: &["gpu-blob-1"],
+        sentences: &["gpu-blob-1", "gpu-blob-9"],
         needs: BLOBS,
         run: flags,
     },

@@ -31,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::HostBlob,
         number: 2,
         name: "a blob is mapped at the offset that the guest names, whole, and then the guest is told",
-        sentences: &["gpu-map-1", "shm-2", "vu-40"],
+        sentences: &["gpu-map-1", "shm-2", "vu-37", "vu-40"],
         needs: Needs::HOST_BLOBS,
         run: map_at_offset,
     },
