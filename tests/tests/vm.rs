@@ -14,6 +14,8 @@
 
 #[path = "vm/chain.rs"]
 mod chain;
+#[path = "vm/drivers.rs"]
+mod drivers;
 #[path = "vm/mappings.rs"]
 mod mappings;
 

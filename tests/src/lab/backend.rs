@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use super::picture::Picture;
 use super::process::POLL;
+use super::qemu::Device;
 use super::root::Root;
 use super::usage::{self, Held, Usage};
 use super::{LabError, Result, programs};
@@ -35,10 +36,12 @@ pub enum Kind {
     Qemu,
     /// Any other program with `--socket-path`.
     Path(PathBuf),
+    /// None: QEMU itself is the GPU ([`Device::InProcess`]).
+    InProcess,
 }
 
 impl Kind {
-    /// Reads a command line value: `ours`, `qemu` or `vhost-user-gpu`, else a path.
+    /// Reads a command line value: `ours`, `qemu` or `vhost-user-gpu`, `in-process`, else a path.
     ///
     /// # Errors
     /// When a path names no file.
@@ -46,10 +49,20 @@ impl Kind {
         match value {
             "ours" => Ok(Self::Ours),
             "qemu" | "vhost-user-gpu" => Ok(Self::Qemu),
+            "in-process" => Ok(Self::InProcess),
             path if Path::new(path).is_file() => Ok(Self::Path(PathBuf::from(path))),
             other => Err(format!(
-                "'{other}' is neither ours, qemu nor a program file"
+                "'{other}' is neither ours, qemu, in-process nor a program file"
             )),
+        }
+    }
+
+    /// The device of QEMU that has a display for it.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        match self {
+            Self::InProcess => Device::InProcess,
+            _ => Device::Gpu(None),
         }
     }
 
@@ -61,6 +74,7 @@ impl Kind {
             Self::TestMemtype => "nosnoop-gpu with test-memtype".to_owned(),
             Self::Qemu => "vhost-user-gpu".to_owned(),
             Self::Path(path) => path.display().to_string(),
+            Self::InProcess => "QEMU's virtio-gpu-pci".to_owned(),
         }
     }
 }
@@ -68,7 +82,8 @@ impl Kind {
 /// A running backend; dropping it ends the process.
 #[derive(Debug)]
 pub struct Backend {
-    daemon: Daemon,
+    /// None where QEMU itself is the GPU.
+    daemon: Option<Daemon>,
     kind: Kind,
 }
 
@@ -94,18 +109,29 @@ impl Backend {
                 Daemon::start_command(program.command(), &["--socket-path"])
             }
             Kind::Path(path) => Daemon::start_command(Command::new(path), &["--socket-path"]),
+            Kind::InProcess => {
+                return Ok(Self {
+                    daemon: None,
+                    kind: kind.clone(),
+                });
+            }
         };
         let daemon = daemon.map_err(LabError::context(kind.name()))?;
         Ok(Self {
-            daemon,
+            daemon: Some(daemon),
             kind: kind.clone(),
         })
     }
 
-    /// The socket that QEMU connects to.
+    /// The process.
+    fn daemon(&self) -> Result<&Daemon> {
+        self.daemon.as_ref().ok_or_else(no_process)
+    }
+
+    /// The socket that QEMU connects to; none where QEMU itself is the GPU.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        self.daemon.socket()
+    pub fn socket(&self) -> Option<&Path> {
+        self.daemon.as_ref().map(Daemon::socket)
     }
 
     /// What kind of backend this is.
@@ -117,28 +143,35 @@ impl Backend {
     /// The last `count` lines of what the backend wrote on its standard error, each indented.
     #[must_use]
     pub fn last_lines(&self, count: usize) -> String {
-        let text = self.daemon.stderr();
+        let text = self
+            .daemon
+            .as_ref()
+            .map_or_else(String::new, Daemon::stderr);
         let lines = text.lines().collect::<Vec<_>>();
         let last = &lines[lines.len().saturating_sub(count)..];
         last.iter().map(|line| format!("    {line}\n")).collect()
     }
 
-    /// Checks that the process runs and no thread of it has panicked.
+    /// Checks that the process runs and no thread of it has panicked; without one all is well.
     ///
     /// # Errors
     /// With what it wrote when it does not.
     pub fn check_alive(&mut self) -> Result<()> {
-        self.daemon
+        let Some(daemon) = &mut self.daemon else {
+            return Ok(());
+        };
+        daemon
             .check_alive()
             .map_err(LabError::context(self.kind.name()))
     }
 
-    /// Memory and processor time of the process.
+    /// Memory and processor time of the process; none where QEMU itself is the GPU.
     ///
     /// # Errors
     /// When the process has gone.
-    pub fn usage(&self) -> Result<Usage> {
-        usage::of(self.daemon.pid())
+    pub fn usage(&self) -> Result<Option<Usage>> {
+        let daemon = self.daemon.as_ref();
+        daemon.map(|daemon| usage::of(daemon.pid())).transpose()
     }
 
     /// How many file descriptors and memory mappings the process has.
@@ -146,7 +179,7 @@ impl Backend {
     /// # Errors
     /// When the process has gone.
     pub fn held(&self) -> Result<Held> {
-        usage::held(self.daemon.pid())
+        usage::held(self.daemon()?.pid())
     }
 
     /// The memory of every host blob of our daemon, opened anew for reading and writing.
@@ -154,7 +187,7 @@ impl Backend {
     /// # Errors
     /// When the process has gone or its memory cannot be opened.
     pub fn blob_files(&self) -> Result<Vec<File>> {
-        let folder = format!("/proc/{}/fd", self.daemon.pid());
+        let folder = format!("/proc/{}/fd", self.daemon()?.pid());
         let entries = fs::read_dir(&folder).map_err(LabError::context(folder))?;
         // By inode: a file with several descriptors counts once.
         let mut files = BTreeMap::new();
@@ -183,11 +216,15 @@ impl Backend {
     /// # Errors
     /// When no new picture appears in time.
     pub fn screenshot(&mut self, scanout: u32) -> Result<Picture> {
-        let path = self.daemon.dir().join(format!("scanout-{scanout}.png"));
+        let path = self.daemon()?.dir().join(format!("scanout-{scanout}.png"));
         if path.exists() {
             fs::remove_file(&path).map_err(LabError::context(path.display()))?;
         }
-        let asked = self.daemon.signal(Signal::USR1);
+        let asked = self
+            .daemon
+            .as_mut()
+            .ok_or_else(no_process)?
+            .signal(Signal::USR1);
         asked.map_err(LabError::context("cannot ask for a screenshot"))?;
         let start = Instant::now();
         // The daemon renames complete files into place.
@@ -211,7 +248,11 @@ impl Backend {
     /// # Errors
     /// When it has gone already.
     pub fn kill(&mut self) -> Result<()> {
-        let killed = self.daemon.signal(Signal::KILL);
+        let killed = self
+            .daemon
+            .as_mut()
+            .ok_or_else(no_process)?
+            .signal(Signal::KILL);
         killed.map_err(LabError::context("cannot kill the backend"))
     }
 
@@ -220,12 +261,17 @@ impl Backend {
     /// # Errors
     /// When it does not end in time.
     pub fn stop(mut self) -> Result<ExitStatus> {
-        let status = self.daemon.terminate();
+        let status = self.daemon.as_mut().ok_or_else(no_process)?.terminate();
         status.map_err(LabError::context(format_args!(
             "ending {}",
             self.kind.name()
         )))
     }
+}
+
+/// What an error says where there is no process to ask.
+pub(super) fn no_process() -> LabError {
+    LabError::failed("QEMU itself is the GPU: there is no backend")
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{BlobStep, Event, Image, Order, RenderNode, Task};
 use serde::Serialize;
 
-use super::backend::{Backend, Kind};
+use super::backend::{Backend, Kind, no_process};
 use super::demo::{Lab, ONE_MACHINE, STEP_LIMIT, wait_for_driver};
 use super::pages::{Mapped, Page};
 use super::picture::{Comparison, Picture};
@@ -275,7 +275,7 @@ fn rest(machine: &mut Machine<'_>) -> Result<Rest> {
         if empty && earlier == Some((held, qemu_held)) {
             return Ok(Rest {
                 held,
-                usage: machine.backend.usage()?,
+                usage: machine.backend.usage()?.ok_or_else(no_process)?,
                 qemu_held,
                 qemu_blobs,
                 qemu_usage: machine.usage()?,
