@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::super::demo::Lab;
-use super::super::initramfs::GPU_MODULES;
 use super::super::root::{self, Program, Root};
 use super::super::{LabError, Result, apt, initramfs, programs};
 use super::list::{IGT_FOLDER, List, Test};
@@ -18,6 +17,10 @@ const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 /// Where programs look for the dynamic loader, and its name.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 const LOADER_NAME: &str = "ld-linux-x86-64.so.2";
+
+/// What the guest loads: the GPU's driver first, so that it has the first device nodes. The tests of
+/// fences on dma-bufs want vgem.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_gpu", "vgem"];
 
 /// The folder with the packages' files.
 #[derive(Debug)]
@@ -117,7 +120,7 @@ impl Packages {
         }
         let files = files.iter().map(|(place, file)| (&**place, &**file));
         let files = files.collect::<Vec<(&str, &Path)>>();
-        let initial = initramfs::build(&programs::guest()?, &root.kernel, &GPU_MODULES, &files)?;
+        let initial = initramfs::build(&programs::guest()?, &root.kernel, &MODULES, &files)?;
         Ok(Lab { root, initial })
     }
 }
