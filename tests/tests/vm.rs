@@ -14,6 +14,8 @@
 
 #[path = "vm/chain.rs"]
 mod chain;
+#[path = "vm/drivers.rs"]
+mod drivers;
 #[path = "vm/mappings.rs"]
 mod mappings;
 
@@ -94,7 +96,7 @@ fn assert_exact(steps: &[CheckedStep]) {
 fn linux_draws_through_the_daemon_and_every_pixel_is_right() {
     let Some((lab, _turn)) = lab() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let report = demo::run(&lab, &Kind::Ours, folder.path()).unwrap();
+    let report = demo::run(&lab, &Kind::OURS, folder.path()).unwrap();
     assert_exact(&report.steps);
     let driver = report.guest.unwrap().driver;
     assert_eq!(driver.name, "virtio_gpu");
@@ -119,7 +121,7 @@ fn linux_draws_through_the_daemon_and_every_pixel_is_right() {
 #[test]
 fn the_daemon_serves_a_rebooted_guest_and_then_another_machine() {
     let Some((lab, _turn)) = lab() else { return };
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &[]).unwrap();
+    let mut backend = Backend::start(&Kind::OURS, &lab.root, &[]).unwrap();
     let size = Size {
         width: 1000,
         height: 700,
@@ -151,7 +153,7 @@ fn the_daemon_serves_a_rebooted_guest_and_then_another_machine() {
 /// driver says, and the pictures.
 fn draw_without_display(lab: &Lab, options: &[&str]) -> (Driver, Vec<(Step, Picture)>) {
     let folder = tempfile::tempdir().unwrap();
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, options).unwrap();
+    let mut backend = Backend::start(&Kind::OURS, &lab.root, options).unwrap();
     let setup = Setup {
         device: Device::Test,
         ..Setup::new(Task::Demo)
@@ -259,7 +261,7 @@ fn assert_nothing_left_behind(report: &BlobReport) {
 #[test]
 fn linux_maps_host_blobs_and_leaves_nothing_behind() {
     let Some((lab, _turn)) = lab() else { return };
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &blob::OPTIONS).unwrap();
+    let mut backend = Backend::start(&Kind::OURS, &lab.root, &blob::OPTIONS).unwrap();
     let setup = Setup {
         device: Device::Test,
         rounds: BLOB_ROUNDS,
@@ -280,7 +282,7 @@ fn linux_maps_host_blobs_and_leaves_nothing_behind() {
 fn a_guest_that_is_reset_or_killed_with_a_blob_mapped_leaves_nothing_behind() {
     let Some((lab, _turn)) = lab() else { return };
     let options = [&blob::OPTIONS[..], &["--no-mem-slots"]].concat();
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &options).unwrap();
+    let mut backend = Backend::start(&Kind::OURS, &lab.root, &options).unwrap();
     let setup = Setup {
         device: Device::Test,
         rounds: 10,
@@ -316,7 +318,7 @@ fn linux_maps_images_with_the_memory_types_that_the_device_announces() {
         &["--test-memtype", "cached,uncached,wc"],
     ]
     .concat();
-    let mut backend = Backend::start(&Kind::TestMemtype, &lab.root, &options).unwrap();
+    let mut backend = Backend::start(&Kind::TEST_MEMTYPE, &lab.root, &options).unwrap();
     let setup = Setup {
         device: Device::Test,
         rounds: 10,
@@ -393,7 +395,7 @@ fn the_same_guest_boots_on_qemus_own_backend() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let report = demo::run(&lab, &Kind::VhostUserGpu, folder.path()).unwrap();
+    let report = demo::run(&lab, &Kind::VHOST_USER_GPU, folder.path()).unwrap();
     println!("{} of {} pixels differ", report.wrong(), report.pixels());
     assert_eq!(report.steps.len(), 5);
 }
@@ -401,7 +403,7 @@ fn the_same_guest_boots_on_qemus_own_backend() {
 #[test]
 fn a_backend_that_dies_is_an_error_and_no_hang() {
     let Some((lab, _turn)) = lab() else { return };
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &[]).unwrap();
+    let mut backend = Backend::start(&Kind::OURS, &lab.root, &[]).unwrap();
     let mut machine = lab.boot(&mut backend, &Setup::new(Task::Idle)).unwrap();
     wait_for_driver(&mut machine).unwrap();
     let drawn = machine.event("the idle picture", STEP_LIMIT).unwrap();

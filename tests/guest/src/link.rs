@@ -47,7 +47,7 @@ impl Link {
     }
 
     /// Waits for the next line from the host.
-    fn line(&mut self) -> Outcome<String> {
+    pub(crate) fn line(&mut self) -> Outcome<String> {
         let mut line = String::new();
         self.orders.read_line(&mut line)?;
         Ok(line)

@@ -10,6 +10,7 @@
 mod agent;
 mod blobs;
 mod chain;
+mod commands;
 mod image;
 mod link;
 mod mapping;
@@ -37,6 +38,7 @@ fn run(link: &mut Link) -> Outcome<Order> {
     let parameters = setup::Parameters::read()?;
     match parameters.task {
         Task::Program => link.run_program()?,
+        Task::Commands => return commands::serve(setup::wait_for_card()?, link),
         Task::Chain => chain::run(parameters.rounds, link)?,
         Task::Agent => {
             agent::serve(link)?;

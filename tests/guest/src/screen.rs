@@ -119,6 +119,11 @@ impl<'a> Screen<'a> {
         })
     }
 
+    /// The CRTC.
+    pub(crate) fn crtc(&self) -> crtc::Handle {
+        self.crtc
+    }
+
     /// Shows `canvas` in `mode`.
     pub(crate) fn show(&self, canvas: &Canvas, mode: Mode) -> Outcome<()> {
         let frame = Some(canvas.frame);

@@ -21,14 +21,13 @@ const SMALL_TRANSFERS: u64 = 100;
 /// How many transfers of the whole screen are queued per round of the bench task.
 const FULL_TRANSFERS: u64 = 5;
 
+/// Of so many rounds of the bench task one draws a whole picture: that is the processor's work, not the
+/// device's.
+const ROUNDS_PER_DRAWING: u64 = 10;
+
 /// Describes the driver, then runs the task.
 pub(crate) fn run(parameters: &Parameters, card: &Card, link: &mut Link) -> Outcome<()> {
-    let connector = card.connector()?;
-    let driver = Box::new(describe(card, &connector)?);
-    link.send(&Event::Driver {
-        uptime_ms: uptime_ms(),
-        driver,
-    })?;
+    let connector = tell_driver(card, link)?;
     let mut session = Session {
         card,
         screen: Screen::new(card, &connector)?,
@@ -41,8 +40,31 @@ pub(crate) fn run(parameters: &Parameters, card: &Card, link: &mut Link) -> Outc
         Task::Demo => session.demo(),
         Task::Bench => session.bench(parameters.rounds),
         Task::Blob => blobs::run(parameters.rounds, session.link),
-        Task::Program | Task::Agent | Task::Chain => Err("this task has no screen".into()),
+        Task::Program | Task::Agent | Task::Chain | Task::Commands => {
+            Err("this task has no screen".into())
+        }
     }
+}
+
+/// Tells what the driver says; the first connected connector.
+pub(crate) fn tell_driver(card: &Card, link: &mut Link) -> Outcome<connector::Info> {
+    let connector = card.connector()?;
+    let driver = Box::new(describe(card, &connector)?);
+    link.send(&Event::Driver {
+        uptime_ms: uptime_ms(),
+        driver,
+    })?;
+    Ok(connector)
+}
+
+/// The connector's preferred mode.
+pub(crate) fn preferred(connector: &connector::Info) -> Outcome<Mode> {
+    let modes = connector.modes();
+    let preferred = drm::control::ModeTypeFlags::PREFERRED;
+    let mode = modes
+        .iter()
+        .find(|mode| mode.mode_type().contains(preferred));
+    Ok(*mode.or(modes.first()).ok_or("the connector has no mode")?)
 }
 
 /// Width and height of a mode.
@@ -168,12 +190,7 @@ struct Session<'a> {
 impl Session<'_> {
     /// The preferred mode.
     fn mode(&self) -> Outcome<Mode> {
-        let modes = self.connector.modes();
-        let preferred = drm::control::ModeTypeFlags::PREFERRED;
-        let mode = modes
-            .iter()
-            .find(|mode| mode.mode_type().contains(preferred));
-        Ok(*mode.or(modes.first()).ok_or("the connector has no mode")?)
+        preferred(&self.connector)
     }
 
     /// Tells the host that a picture is complete and waits for its order.
@@ -282,8 +299,8 @@ impl Session<'_> {
 
     fn bench(&mut self, rounds: u64) -> Outcome<()> {
         let mode = unpaced(self.mode()?);
-        let canvas = self.plain(mode)?;
-        let second = Canvas::new(self.card, size_of_mode(mode))?;
+        let mut canvas = self.plain(mode)?;
+        let mut second = Canvas::new(self.card, size_of_mode(mode))?;
         let Size { width, height } = canvas.size;
         let whole = Area {
             x1: 0,
@@ -308,6 +325,16 @@ impl Session<'_> {
             })
         })?;
         let card = self.card;
+        let size = canvas.size;
+        let drawn = rounds.div_ceil(ROUNDS_PER_DRAWING);
+        self.measure("draw-and-flip", drawn, |screen, round| {
+            let back = match round.is_multiple_of(2) {
+                true => &mut second,
+                false => &mut canvas,
+            };
+            back.draw(card, |x, y| pattern::pattern(x, y, size, round as u32))?;
+            screen.flip(back)
+        })?;
         let handle = u32::from(canvas.buffer.handle());
         if transfer::to_host(card, handle, 1, 1).is_err() {
             // A blob: its memory is the host's as well, nothing is transferred.

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub mod agent;
+pub mod commands;
 
 /// What every line of the guest begins with.
 pub const PREFIX: &str = "NOSNOOP ";
@@ -50,11 +51,13 @@ pub enum Task {
     Agent,
     /// Runs [`PROGRAM`], which tells and waits by itself; needs no GPU.
     Program,
+    /// Tells what the driver says and runs programs as the host asks, see [`commands`].
+    Commands,
 }
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Demo,
         Self::Idle,
         Self::Bench,
@@ -63,6 +66,7 @@ impl Task {
         Self::Chain,
         Self::Agent,
         Self::Program,
+        Self::Commands,
     ];
 
     /// The name on the kernel command line.
@@ -77,6 +81,7 @@ impl Task {
             Self::Chain => "chain",
             Self::Agent => "agent",
             Self::Program => "program",
+            Self::Commands => "commands",
         }
     }
 
@@ -303,6 +308,11 @@ pub enum Event {
     Nested {
         /// Which blob.
         blob: NestedBlob,
+    },
+    /// The program that the host asked for has ended; the guest waits for the next one.
+    Ran {
+        /// How that went.
+        ran: commands::Ran,
     },
     /// The task is complete; the guest waits for an [`Order`].
     Done,

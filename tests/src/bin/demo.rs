@@ -67,7 +67,7 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<Report> {
     }
     match Lab::prepare() {
         Ok(lab) => demo::run(&lab, &arguments.backend, folder),
-        Err(LabError::Unavailable(why)) if arguments.backend == Kind::Ours => {
+        Err(LabError::Unavailable(why)) if arguments.backend == Kind::OURS => {
             let line = "=".repeat(72);
             for text in [
                 line.as_str(),
@@ -123,7 +123,7 @@ fn main() -> ExitCode {
         Ok(report) => {
             print(&report, &folder);
             // Another backend is only measured; ours has to be right.
-            if report.wrong() == 0 || arguments.backend != Kind::Ours {
+            if report.wrong() == 0 || arguments.backend != Kind::OURS {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

@@ -2,16 +2,20 @@
 
 #![allow(clippy::print_stdout, reason = "its results go to standard output")]
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use nosnoop_guest::wire::{Event, Order, Task};
 use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
+use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
+use nosnoop_tests::lab::driver_tests::{self, Column, List, Report};
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::write_report;
 use nosnoop_tests::lab::root::Root;
-use nosnoop_tests::lab::{LabError, Result, measure, programs, say};
+use nosnoop_tests::lab::{LabError, Result, bench, programs, say};
 
 /// Boots a Linux guest on a virtio-gpu backend.
 #[derive(Parser)]
@@ -27,8 +31,11 @@ enum What {
     Root,
     /// Boots once, runs one task, prints what the guest says.
     Boot(Boot),
+    /// Runs real driver tests (igt-gpu-tools, libdrm's programs) on our daemon and on QEMU's own
+    /// virtio-gpu and compares them.
+    Conform(Conform),
     /// Runs the bench and idle tasks on several backends by turns and compares them.
-    Measure(Measure),
+    Bench(Bench),
 }
 
 #[derive(Args)]
@@ -54,9 +61,25 @@ struct Boot {
 }
 
 #[derive(Args)]
-struct Measure {
-    /// The backends to compare.
-    #[arg(long, value_delimiter = ',', default_value = "ours,qemu", value_parser = Kind::parse)]
+struct Conform {
+    /// The devices: ours, host-blobs, guest-blobs, qemu.
+    #[arg(long, value_delimiter = ',', default_value = "ours,host-blobs,guest-blobs,qemu", value_parser = column)]
+    devices: Vec<Column>,
+    /// Only tests with this text in their names; not all of them is not a result.
+    #[arg(long)]
+    only: Option<String>,
+    /// Another list of tests, in the form of the project's own.
+    #[arg(long)]
+    list: Option<PathBuf>,
+    /// Only the short list, as `cargo verify` runs it.
+    #[arg(long)]
+    short: bool,
+}
+
+#[derive(Args)]
+struct Bench {
+    /// The backends to compare; the first is what the others are relative to.
+    #[arg(long, value_delimiter = ',', default_value = "ours,qemu,in-process", value_parser = Kind::parse)]
     backends: Vec<Kind>,
     /// How often each backend takes its turn.
     #[arg(long, default_value_t = 3)]
@@ -76,6 +99,43 @@ fn device(name: &str) -> std::result::Result<Device, String> {
         "test-device" => Ok(Device::Test),
         other => Err(format!("'{other}' is neither gpu-pci nor test-device")),
     }
+}
+
+fn column(name: &str) -> std::result::Result<Column, String> {
+    Column::from_name(name).ok_or_else(|| format!("'{name}' is no device of the driver tests"))
+}
+
+fn conform(arguments: &Conform) -> Result<()> {
+    let list = match &arguments.list {
+        Some(file) => List::read(file)?,
+        None => List::fixed()?,
+    };
+    let explanations = match &arguments.list {
+        Some(_) => Explanations::none(),
+        None => Explanations::fixed(&list)?,
+    };
+    let comparison = driver_tests::run(&list, &arguments.devices, |test| {
+        let only = arguments.only.as_ref();
+        only.is_none_or(|text| test.name.contains(text)) && (test.short || !arguments.short)
+    })?;
+    let report = Report::new(&comparison, &explanations, &list);
+    println!("{}", report.text());
+    let folder = results("vm-conform")?;
+    write_report(&comparison, &folder.join("conform.json"))?;
+    write(&folder, "conform.html", &report.html())?;
+    write(&folder, "conform.md", &report.markdown())?;
+    let problems = explained::check(&comparison, &explanations);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    for problem in &problems {
+        println!("{problem}");
+    }
+    Err(LabError::failed(format!(
+        "{} tests are not as explained in tests/src/lab/driver_tests/explained.toml: say there why, \
+         or mend what is wrong",
+        problems.len()
+    )))
 }
 
 fn root() -> Result<()> {
@@ -129,25 +189,37 @@ fn boot(boot: &Boot) -> Result<()> {
     Ok(())
 }
 
-fn measure(arguments: &Measure) -> Result<()> {
-    let lab = Lab::prepare()?;
-    let measurement = measure::run(&lab, &arguments.backends, arguments.turns, arguments.rounds)?;
-    let path = programs::target_folder().join("measure.json");
-    write_report(&measurement, &path)?;
-    println!(
-        "{}, Linux {}, {}",
-        measurement.qemu, measurement.kernel, measurement.accelerator
-    );
-    println!("{}", measure::table(&measurement));
+/// Writes a text file into `folder` and says so.
+fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    fs::write(&path, text).map_err(LabError::context(path.display()))?;
     println!("written to {}", path.display());
     Ok(())
+}
+
+/// The folder of that name among the build results.
+fn results(name: &str) -> Result<PathBuf> {
+    let folder = programs::target_folder().join(name);
+    fs::create_dir_all(&folder).map_err(LabError::context(folder.display()))?;
+    Ok(folder)
+}
+
+fn bench(arguments: &Bench) -> Result<()> {
+    let lab = Lab::prepare()?;
+    let measurement = bench::run(&lab, &arguments.backends, arguments.turns, arguments.rounds)?;
+    println!("{}\n{}", measurement.heading(), measurement.table());
+    let folder = results("vm-bench")?;
+    write_report(&measurement, &folder.join("bench.json"))?;
+    write(&folder, "rates.svg", &measurement.chart())?;
+    write(&folder, "bench.md", &measurement.markdown())
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         What::Root => root(),
         What::Boot(arguments) => boot(&arguments),
-        What::Measure(arguments) => measure(&arguments),
+        What::Conform(arguments) => conform(&arguments),
+        What::Bench(arguments) => bench(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

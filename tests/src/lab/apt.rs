@@ -57,6 +57,15 @@ pub(super) const HEADERS: Recipe = Recipe {
     what: "the kernel's headers (2 MB)",
 };
 
+/// What the driver tests run in a guest, of the same suite: igt-gpu-tools and libdrm's own programs.
+pub(super) const DRIVER_TESTS: Recipe = Recipe {
+    version: 1,
+    suite: "forky",
+    packages: &["igt-gpu-tools-tests", "libdrm-tests"],
+    unused: &["etc", "usr/share", "var"],
+    what: "igt-gpu-tools and libdrm's test programs (30 MB)",
+};
+
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// 300 MB on a slow line.

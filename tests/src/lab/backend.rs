@@ -12,10 +12,12 @@ use rustix::process::Signal;
 
 use super::picture::Picture;
 use super::process::POLL;
+use super::qemu::Device;
 use super::root::Root;
 use super::usage::{self, Held, Usage};
 use super::{LabError, Result};
 use crate::frontend::Daemon;
+use crate::peers::Peer;
 
 /// How long a screenshot may take.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(20);
@@ -24,12 +26,57 @@ const SIGNAL_LIMIT: Duration = Duration::from_secs(20);
 pub(super) const BLOB_FILE: &str = "/memfd:nosnoop-blob";
 
 /// Which backend to run.
-pub use crate::peers::Peer as Kind;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A process.
+    Process(Peer),
+    /// None: QEMU itself is the GPU ([`Device::InProcess`]).
+    InProcess,
+}
+
+impl Kind {
+    /// Our daemon.
+    pub const OURS: Self = Self::Process(Peer::Ours);
+    /// Our daemon with the feature `test-memtype`.
+    pub const TEST_MEMTYPE: Self = Self::Process(Peer::TestMemtype);
+    /// vhost-user-gpu, the C program that comes with QEMU.
+    pub const VHOST_USER_GPU: Self = Self::Process(Peer::VhostUserGpu);
+
+    /// Reads a command line value: `in-process`, else as [`Peer::parse`].
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn parse(value: &str) -> std::result::Result<Self, String> {
+        match value {
+            "in-process" => Ok(Self::InProcess),
+            other => Peer::parse(other).map(Self::Process),
+        }
+    }
+
+    /// The device of QEMU that has a display for it.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        match self {
+            Self::InProcess => Device::InProcess,
+            Self::Process(_) => Device::Gpu(None),
+        }
+    }
+
+    /// The name in reports.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Process(peer) => peer.name(),
+            Self::InProcess => "QEMU's virtio-gpu-pci".to_owned(),
+        }
+    }
+}
 
 /// A running backend; dropping it ends the process.
 #[derive(Debug)]
 pub struct Backend {
-    daemon: Daemon,
+    /// None where QEMU itself is the GPU.
+    daemon: Option<Daemon>,
     kind: Kind,
 }
 
@@ -41,21 +88,32 @@ impl Backend {
     /// # Errors
     /// When it cannot be found or built, or does not listen in time.
     pub fn start(kind: &Kind, root: &Root, options: &[&str]) -> Result<Self> {
-        let mut prepared = kind.prepare_in(root)?;
-        if matches!(kind, Kind::Ours | Kind::TestMemtype) {
+        let Kind::Process(peer) = kind else {
+            return Ok(Self {
+                daemon: None,
+                kind: kind.clone(),
+            });
+        };
+        let mut prepared = peer.prepare_in(root)?;
+        if matches!(peer, Peer::Ours | Peer::TestMemtype) {
             prepared.add_options(options);
         }
         let daemon = prepared.start().map_err(LabError::context(kind.name()))?;
         Ok(Self {
-            daemon,
+            daemon: Some(daemon),
             kind: kind.clone(),
         })
     }
 
-    /// The socket that QEMU connects to.
+    /// The process.
+    fn daemon(&self) -> Result<&Daemon> {
+        self.daemon.as_ref().ok_or_else(no_process)
+    }
+
+    /// The socket that QEMU connects to; none where QEMU itself is the GPU.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        self.daemon.socket()
+    pub fn socket(&self) -> Option<&Path> {
+        self.daemon.as_ref().map(Daemon::socket)
     }
 
     /// What kind of backend this is.
@@ -67,28 +125,35 @@ impl Backend {
     /// The last `count` lines of what the backend wrote on its standard error, each indented.
     #[must_use]
     pub fn last_lines(&self, count: usize) -> String {
-        let text = self.daemon.stderr();
+        let text = self
+            .daemon
+            .as_ref()
+            .map_or_else(String::new, Daemon::stderr);
         let lines = text.lines().collect::<Vec<_>>();
         let last = &lines[lines.len().saturating_sub(count)..];
         last.iter().map(|line| format!("    {line}\n")).collect()
     }
 
-    /// Checks that the process runs and no thread of it has panicked.
+    /// Checks that the process runs and no thread of it has panicked; without one all is well.
     ///
     /// # Errors
     /// With what it wrote when it does not.
     pub fn check_alive(&mut self) -> Result<()> {
-        self.daemon
+        let Some(daemon) = &mut self.daemon else {
+            return Ok(());
+        };
+        daemon
             .check_alive()
             .map_err(LabError::context(self.kind.name()))
     }
 
-    /// Memory and processor time of the process.
+    /// Memory and processor time of the process; none where QEMU itself is the GPU.
     ///
     /// # Errors
     /// When the process has gone.
-    pub fn usage(&self) -> Result<Usage> {
-        usage::of(self.daemon.pid())
+    pub fn usage(&self) -> Result<Option<Usage>> {
+        let daemon = self.daemon.as_ref();
+        daemon.map(|daemon| usage::of(daemon.pid())).transpose()
     }
 
     /// How many file descriptors and memory mappings the process has.
@@ -96,7 +161,7 @@ impl Backend {
     /// # Errors
     /// When the process has gone.
     pub fn held(&self) -> Result<Held> {
-        usage::held(self.daemon.pid())
+        usage::held(self.daemon()?.pid())
     }
 
     /// The memory of every host blob of our daemon, opened anew for reading and writing.
@@ -104,7 +169,7 @@ impl Backend {
     /// # Errors
     /// When the process has gone or its memory cannot be opened.
     pub fn blob_files(&self) -> Result<Vec<File>> {
-        let folder = format!("/proc/{}/fd", self.daemon.pid());
+        let folder = format!("/proc/{}/fd", self.daemon()?.pid());
         let entries = fs::read_dir(&folder).map_err(LabError::context(folder))?;
         // By inode: a file with several descriptors counts once.
         let mut files = BTreeMap::new();
@@ -133,11 +198,15 @@ impl Backend {
     /// # Errors
     /// When no new picture appears in time.
     pub fn screenshot(&mut self, scanout: u32) -> Result<Picture> {
-        let path = self.daemon.dir().join(format!("scanout-{scanout}.png"));
+        let path = self.daemon()?.dir().join(format!("scanout-{scanout}.png"));
         if path.exists() {
             fs::remove_file(&path).map_err(LabError::context(path.display()))?;
         }
-        let asked = self.daemon.signal(Signal::USR1);
+        let asked = self
+            .daemon
+            .as_mut()
+            .ok_or_else(no_process)?
+            .signal(Signal::USR1);
         asked.map_err(LabError::context("cannot ask for a screenshot"))?;
         let start = Instant::now();
         // The daemon renames complete files into place.
@@ -161,7 +230,11 @@ impl Backend {
     /// # Errors
     /// When it has gone already.
     pub fn kill(&mut self) -> Result<()> {
-        let killed = self.daemon.signal(Signal::KILL);
+        let killed = self
+            .daemon
+            .as_mut()
+            .ok_or_else(no_process)?
+            .signal(Signal::KILL);
         killed.map_err(LabError::context("cannot kill the backend"))
     }
 
@@ -170,10 +243,28 @@ impl Backend {
     /// # Errors
     /// When it does not end in time.
     pub fn stop(mut self) -> Result<ExitStatus> {
-        let status = self.daemon.terminate();
+        let status = self.daemon.as_mut().ok_or_else(no_process)?.terminate();
         status.map_err(LabError::context(format_args!(
             "ending {}",
             self.kind.name()
         )))
+    }
+}
+
+/// What an error says where there is no process to ask.
+pub(super) fn no_process() -> LabError {
+    LabError::failed("QEMU itself is the GPU: there is no backend")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backend_names() {
+        assert_eq!(Kind::parse("vhost-user-gpu"), Ok(Kind::VHOST_USER_GPU));
+        assert_eq!(Kind::parse("ours"), Ok(Kind::OURS));
+        assert_eq!(Kind::parse("in-process"), Ok(Kind::InProcess));
+        assert!(Kind::parse("/nowhere/at/all").is_err());
     }
 }

@@ -15,7 +15,7 @@ use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::{BlobStep, Event, Image, Order, RenderNode, Task};
 use serde::Serialize;
 
-use super::backend::{Backend, Kind};
+use super::backend::{Backend, Kind, no_process};
 use super::demo::{Lab, ONE_MACHINE, STEP_LIMIT, wait_for_driver};
 use super::pages::{Mapped, Page};
 use super::picture::{Comparison, Picture};
@@ -275,7 +275,7 @@ fn rest(machine: &mut Machine<'_>) -> Result<Rest> {
         if empty && earlier == Some((held, qemu_held)) {
             return Ok(Rest {
                 held,
-                usage: machine.backend.usage()?,
+                usage: machine.backend.usage()?.ok_or_else(no_process)?,
                 qemu_held,
                 qemu_blobs,
                 qemu_usage: machine.usage()?,
@@ -362,7 +362,7 @@ fn draw(file: &File, image: &Image) -> Result<()> {
 pub fn run(lab: &Lab, rounds: u64, folder: &Path) -> Result<BlobReport> {
     fs::create_dir_all(folder).map_err(LabError::context(folder.display()))?;
     let options = [&OPTIONS[..], &ONE_MACHINE].concat();
-    let mut backend = Backend::start(&Kind::Ours, &lab.root, &options)?;
+    let mut backend = Backend::start(&Kind::OURS, &lab.root, &options)?;
     say(format_args!(
         "booting Linux {} under {} with a shared-memory region",
         lab.root.kernel.release, lab.root.qemu_version

@@ -5,7 +5,7 @@
 //! that the lab fills from the machine's Debian archive without root rights.
 //! [`initramfs`] packs our static guest program and the kernel modules, [`Backend`](backend::Backend)
 //! is the process under test, [`Machine`](qemu::Machine) is one running QEMU. [`demo`] and
-//! [`measure`] and [`blob`] are the runs built from them, [`builtin`] is the demo where no VM can be had.
+//! [`bench`](mod@bench) and [`blob`] are the runs built from them, [`builtin`] is the demo where no VM can be had.
 //! [`BareMachine`](bare::BareMachine) is QEMU without a guest, for what QEMU itself does.
 //!
 //! Every wait has a deadline, and every error says what was awaited.
@@ -17,20 +17,22 @@ use std::time::Instant;
 mod apt;
 pub mod backend;
 pub mod bare;
+pub mod bench;
 pub mod blob;
 pub mod builtin;
 pub mod chain;
+pub mod date;
 pub mod demo;
+pub mod driver_tests;
 pub mod headers;
 pub mod initramfs;
 pub mod lines;
 pub mod mapping_backend;
-pub mod measure;
 mod modules;
-mod native;
 pub mod nested;
 pub mod pages;
 pub mod picture;
+pub mod plot;
 pub mod process;
 pub mod programs;
 pub mod qemu;

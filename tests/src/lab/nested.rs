@@ -60,7 +60,7 @@ pub fn run(root: &Root) -> Result<NestedReport> {
     let inside = [(PROGRAM, vmm.as_path()), (DAEMON, &daemon)];
     let initial = initramfs::build(&init, &root.kernel, &MODULES, &inside)?;
     // A machine of the lab always has a GPU; the guest has no driver for it here.
-    let mut backend = Backend::start(&Kind::Ours, root, &ONE_MACHINE)?;
+    let mut backend = Backend::start(&Kind::OURS, root, &ONE_MACHINE)?;
     let setup = Setup {
         device: Device::Test,
         accelerator: Accelerator::Nested,

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nosnoop_guest::pattern::Size;
-use nosnoop_guest::wire::{Event, Order, ROUNDS_PARAMETER, TASK_PARAMETER, Task};
+use nosnoop_guest::wire::commands::{self, Ran};
+use nosnoop_guest::wire::{self, Event, Order, ROUNDS_PARAMETER, TASK_PARAMETER, Task};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,6 +37,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a switched-off guest may take to end QEMU.
 const END_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a program in the guest may take beyond its own deadline: to be killed, and for the
+/// answer on a busy machine.
+const RUN_SLACK: Duration = Duration::from_secs(40);
 
 /// How many console lines an error shows.
 pub(super) const SHOWN_LINES: usize = 25;
@@ -115,6 +120,8 @@ pub enum Device {
     /// `vhost-user-test-device-pci` with the GPU's id: no display, but every feature of the
     /// backend reaches the guest, blobs among them.
     Test,
+    /// `virtio-gpu-pci`: QEMU itself is the GPU, there is no backend.
+    InProcess,
 }
 
 impl Device {
@@ -129,6 +136,7 @@ impl Device {
                 "vhost-user-test-device-pci,chardev={socket},virtio-id=16,num_vqs=2,\
                  vq_size=256,config_size=24"
             ),
+            Self::InProcess => "virtio-gpu-pci".to_owned(),
         }
     }
 }
@@ -291,6 +299,21 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Has the guest run a program, with the task [`Task::Commands`]; how that went.
+    ///
+    /// # Errors
+    /// When the guest does not answer in time, or QEMU or the backend ends.
+    pub fn run(&mut self, command: &commands::Command) -> Result<Ran> {
+        let line = wire::to_line(command).map_err(LabError::context("a command"))?;
+        let sent = self.orders.write_all(line.as_bytes());
+        sent.map_err(LabError::context("the guest takes no commands"))?;
+        let limit = Duration::from_secs(command.deadline) + RUN_SLACK;
+        match self.event(&format!("{} to end", command.words.join(" ")), limit)? {
+            Event::Ran { ran } => Ok(ran),
+            other => Err(self.complaint(&format!("the guest told {other:?}"))),
+        }
+    }
+
     /// Tells the guest what to do next.
     ///
     /// # Errors
@@ -366,13 +389,21 @@ impl<'a> Machine<'a> {
 }
 
 /// QEMU's command line.
-fn command(root: &Root, folder: &Path, archive: &Path, socket: &Path, setup: &Setup) -> Command {
+fn command(
+    root: &Root,
+    folder: &Path,
+    archive: &Path,
+    socket: Option<&Path>,
+    setup: &Setup,
+) -> Command {
     let mut command = base_command(root, setup.accelerator, MEMORY);
     if !setup.may_reboot {
         command.arg("-no-reboot");
     }
     ports(&mut command, |port| socket_device(port, &folder.join(port)));
-    command.arg("-chardev").arg(socket_device("vgpu", socket));
+    if let Some(socket) = socket {
+        command.arg("-chardev").arg(socket_device("vgpu", socket));
+    }
     command.args(["-device", &setup.device.argument("vgpu")]);
     kernel(&mut command, &root.kernel, archive, &parameters(setup));
     command
