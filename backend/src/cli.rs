@@ -160,7 +160,8 @@ enum Subcommands {
 struct MemoryArguments {
     /// What to do with GPU memory that is accessed without snooping CPU caches: map it
     /// write-combining where every link is known to agree, else refuse; allocate coherent memory
-    /// instead of a refusal; or never use any
+    /// instead of a refusal; or never use any, nor other write-combining memory that a device is not
+    /// known to snoop (vgem gives way to plain memory)
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     noncoherent: Noncoherent,
 

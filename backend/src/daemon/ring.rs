@@ -75,6 +75,11 @@ impl Ring {
         self.vring.get_ref().get_queue().ready()
     }
 
+    /// Whether the front-end lets the ring be worked on (`VHOST_USER_SET_VRING_ENABLE`).
+    pub(super) fn enabled(&self) -> bool {
+        self.vring.get_ref().is_enabled()
+    }
+
     /// Whether the ring was stopped because the guest broke it.
     #[must_use]
     pub fn broken(&self) -> bool {

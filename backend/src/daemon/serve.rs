@@ -118,7 +118,10 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
         },
         ..options.clone()
     };
-    let mut endpoint = Connections::open(&options.endpoint)?;
+    let inherited = match &options.endpoint {
+        Endpoint::Fd(_) => Some(Connections::open(&options.endpoint)?),
+        Endpoint::Path(_) => None,
+    };
     if options.shm_size > 0 {
         // Each front-end has one of its own; whether there is one is better said now.
         options.source()?;
@@ -127,6 +130,11 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     control
         .handle_signals(options.screenshot_dir.clone())
         .map_err(DaemonError::Start)?;
+    // Last of all: who sees the socket may send signals.
+    let mut endpoint = match inherited {
+        Some(connections) => connections,
+        None => Connections::open(&options.endpoint)?,
+    };
     while let Some(stream) = endpoint.next(&control)? {
         match control.run_session(stream, options) {
             // The next front-end may fare better: descriptors or space may be free again by then.

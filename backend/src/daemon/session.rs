@@ -243,6 +243,10 @@ impl VhostUserBackend for Session {
     }
 
     fn reset_device(&self) {
+        // The rings are off, so nothing may be asked of the front-end before they run again.
+        if let Some(channel) = &self.channel {
+            channel.pause();
+        }
         // Wait until no command is in work, then reset before the next one.
         let _workers: Vec<_> = self.workers.iter().map(lock).collect();
         self.device.reset();
@@ -361,7 +365,8 @@ impl VhostUserBackend for Session {
         }
         if *kind == QueueKind::Control {
             self.reset_if_restarted(ring);
-            if let Some(channel) = self.channel.as_ref().filter(|_| ring.started()) {
+            let runs = ring.started() && ring.enabled();
+            if let Some(channel) = self.channel.as_ref().filter(|_| runs) {
                 channel.resume();
             }
         }

@@ -65,7 +65,10 @@ impl Worker {
     /// Completes every request in the ring, those included that come meanwhile, until there is
     /// none or the ring is stopped.
     pub fn drain(&mut self, ring: &Ring, device: &Device, memory: &SharedGuestMemory) {
-        while let Some(waiting) = ring.waiting(&Ram::new(&memory.memory())) {
+        loop {
+            // The table is let go of each time: the front-end may take memory away at any moment.
+            let waiting = ring.waiting(&Ram::new(&memory.memory()));
+            let Some(waiting) = waiting else { break };
             if waiting == 0 && !ring.rearm(&Ram::new(&memory.memory())) {
                 break;
             }
@@ -95,31 +98,37 @@ impl Worker {
                 self.kind
             );
             completion.complete(0, ram);
-        } else {
-            self.answer(completion, ring, device, (memory, ram, shared));
-        }
-        let now = Instant::now();
-        let since = *self.unsignalled.get_or_insert(now);
-        if now.saturating_duration_since(since) >= SIGNAL_AFTER {
-            self.signal(ring, ram);
+            self.completed(ring, ram);
+        } else if self.answer(completion, ring, device, (memory, ram, shared)) {
+            self.completed(ring, ram);
         }
         true
     }
 
+    /// A request has been completed: the guest is to be told, soon.
+    fn completed(&mut self, ring: &Ring, memory: &Ram<'_>) {
+        let now = Instant::now();
+        let since = *self.unsignalled.get_or_insert(now);
+        if now.saturating_duration_since(since) >= SIGNAL_AFTER {
+            self.signal(ring, memory);
+        }
+    }
+
     /// Executes the request in the buffers and answers it, now with the memory of this moment or
-    /// later with that of then.
+    /// later with that of then; whether it has been completed.
     fn answer(
         &mut self,
         completion: Completion<'_>,
         ring: &Ring,
         device: &Device,
         (memory, ram, shared): (&GuestMemory, &Ram<'_>, &SharedGuestMemory),
-    ) {
+    ) -> bool {
         let room = self.buffers.room();
         // A response is mandatory on the control queue. Without room for one nobody would learn
         // what became of the command, so it is not executed. Drivers give none on the cursor queue.
         if room < MIN_RESPONSE && self.kind == QueueKind::Control {
-            return completion.complete(0, ram);
+            completion.complete(0, ram);
+            return true;
         }
         // Taken out of `self` for the borrow; an empty Vec does not allocate.
         let bytes = std::mem::take(&mut self.buffers.request);
@@ -128,14 +137,14 @@ impl Worker {
             (Err(_), _) if planted(Bug::UnknownCommandSucceeds) => {
                 Verdict::Done(Ok(Reply::OkNoData))
             }
-            // Whatever is wrong with requests of more bytes.
+            // Longer requests that are wrong only get their error.
             (Err(_), _) if planted(Bug::ShortRequestFatal) && bytes.len() < 40 => {
                 std::process::abort()
             }
             (Err(error), _) => Verdict::Done(Err(error)),
             (Ok(command), QueueKind::Control) => {
-                if !self.batch.knows(&command) {
-                    // May wait for the front-end: what is done must not wait with it.
+                if !self.batch.knows(&command) || may_flush(&command) {
+                    // May wait for the front-end, or take long: what is done must not wait with it.
                     self.signal(ring, ram);
                 }
                 if matches!(command, Command::ResourceMapBlob { .. }) && room < MAP_RESPONSE {
@@ -156,7 +165,8 @@ impl Worker {
                 }
                 if let Some(place) = self.timelines.queue(&header) {
                     let later = self.later(completion, header, shared);
-                    return self.timelines.deliver(Some(place), move || later(result));
+                    self.timelines.deliver(Some(place), move || later(result));
+                    return false;
                 }
                 encode_fitting(&header, &result, room, &mut self.buffers.response);
                 let written = if room < MIN_RESPONSE {
@@ -165,6 +175,7 @@ impl Worker {
                     self.buffers.write_response(ram)
                 };
                 completion.complete(written, ram);
+                true
             }
             Verdict::Parked(ticket) => {
                 let place = self.timelines.park(&header);
@@ -174,6 +185,7 @@ impl Worker {
                     timelines.deliver(place, move || later(result));
                 };
                 device.when_done(ticket, Box::new(answer));
+                false
             }
         }
     }
@@ -203,6 +215,17 @@ impl Worker {
             ring.notify(memory);
         }
     }
+}
+
+/// Whether all of a blob's memory may have to be flushed from the caches for a command, which takes
+/// some tenths of a second for each GiB.
+fn may_flush(command: &Command<'_>) -> bool {
+    matches!(
+        command,
+        Command::ResourceMapBlob { .. }
+            | Command::ResourceUnref { .. }
+            | Command::CtxDestroy { .. }
+    )
 }
 
 /// The response to a request, or an error in its place where the guest leaves too little `room`.

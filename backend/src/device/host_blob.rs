@@ -185,10 +185,10 @@ impl State {
                 }
                 Mapping::Mapped(slot) => {
                     self.window.push_unmap(slot, effects);
-                    stages.insert(slot, Stage::Unmapping);
+                    stages.insert(slot, Stage::Due);
                 }
                 Mapping::Unmapping(slot, ..) => {
-                    stages.insert(slot, Stage::Unmapping);
+                    stages.insert(slot, Stage::Due);
                 }
                 Mapping::Lost(slot) => {
                     stages.insert(slot, Stage::Lost);
@@ -331,7 +331,7 @@ impl State {
             // A reset came first.
             match result {
                 Ok(()) => {
-                    range.stage = Stage::Unmapping;
+                    range.stage = Stage::Due;
                     self.window.push_unmap(slot_id, effects);
                 }
                 Err(MapError::Lost) => range.stage = Stage::Lost,
@@ -364,7 +364,7 @@ impl State {
             // The guest was told that it failed, so it must not stay.
             (Ok(()), _) => {
                 self.window.push_unmap(slot_id, effects);
-                self.window.leave(slot_id, Stage::Unmapping);
+                self.window.leave(slot_id, Stage::Due);
                 (Mapping::Unmapped, Err(GpuError::Unspec))
             }
             (Err(error), _) => {

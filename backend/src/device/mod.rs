@@ -375,6 +375,7 @@ impl Device {
                         state.unmap_done(slot, result, effects);
                     });
                     shared.mapper.unmap(offset, len, done);
+                    self.state().window.asked(slot);
                 }
                 // Without shared memory no host blob is ever made.
                 (_, None) => {}

@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) blob: ResourceId,
     /// Kept as long as the guest might reach it.
     pub(super) memory: Arc<PlannedMemory>,
+    /// The front-end has been asked to unmap it.
+    asked: bool,
 }
 
 /// A range whose blob has gone, or wants it no more.
@@ -44,7 +46,9 @@ pub(super) struct Leaving {
 pub(super) enum Stage {
     /// The front-end has been asked to map it and has not answered.
     Mapping,
-    /// It has been asked to unmap it, behind everything that was asked before.
+    /// It is to be unmapped. What is asked now could come before the request to do so.
+    Due,
+    /// The front-end has been asked to unmap it, behind everything that was asked before.
     Unmapping,
     /// What is mapped is unknown for good: not to be used before the connection ends.
     Lost,
@@ -114,6 +118,7 @@ impl Window {
                 len,
                 blob,
                 memory,
+                asked: false,
             },
         );
         id
@@ -132,10 +137,25 @@ impl Window {
         self.slots.retain(|_, slot| slot.id != id);
     }
 
-    /// The blob of a range has gone or wants it no more; the range is at this stage.
+    /// The front-end has been asked to unmap a range.
+    pub(super) fn asked(&mut self, id: SlotId) {
+        if let Some(slot) = self.slots.values_mut().find(|slot| slot.id == id) {
+            slot.asked = true;
+        }
+        if let Some(range) = self.leaving(id).filter(|range| range.stage == Stage::Due) {
+            range.stage = Stage::Unmapping;
+        }
+    }
+
+    /// The blob of a range has gone or wants it no more; the range is at this stage, where
+    /// [`Stage::Due`] is [`Stage::Unmapping`] if that was asked for already.
     pub(super) fn leave(&mut self, id: SlotId, stage: Stage) {
         let found = self.get(id).map(|(offset, _)| offset);
         if let Some((offset, slot)) = found.and_then(|at| Some((at, self.slots.remove(&at)?))) {
+            let stage = match stage {
+                Stage::Due if slot.asked => Stage::Unmapping,
+                stage => stage,
+            };
             self.leaving.push(Leaving {
                 id: slot.id,
                 offset,
@@ -189,5 +209,33 @@ impl Window {
             last = end;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nosnoop_protocol::ids::BlobId;
+
+    use crate::memory::flush::CacheFlusher;
+    use crate::memory::source::{Choice, Source};
+
+    #[test]
+    fn a_place_is_taken_until_its_blob_is_asked_to_leave_it() {
+        let mut window = Window::new(1 << 20);
+        let blob = ResourceId::new(1).unwrap();
+        let source = Source::open(Choice::default(), Arc::new(CacheFlusher::default())).unwrap();
+        let memory = Arc::new(source.image(BlobId(1), PAGE_SIZE, false).unwrap());
+        let slot = window.take(0, blob, Arc::clone(&memory));
+        window.leave(slot, Stage::Due);
+        assert_eq!(window.check(0, PAGE_SIZE), Err(GpuError::InvalidParameter));
+        window.asked(slot);
+        assert_eq!(window.check(0, PAGE_SIZE), Ok(()));
+
+        // Asked while it was still the blob's: nothing is to be waited for.
+        let slot = window.take(0, blob, memory);
+        window.asked(slot);
+        window.leave(slot, Stage::Due);
+        assert_eq!(window.check(0, PAGE_SIZE), Ok(()));
     }
 }

@@ -50,7 +50,8 @@ pub enum Noncoherent {
     Auto,
     /// The same, and this program's own allocators allocate coherent memory instead of a refusal.
     Coerce,
-    /// Refuse it always, and never allocate it.
+    /// Take write-combining memory only where every device is known to snoop; this program's own
+    /// allocators allocate coherent memory.
     Off,
 }
 

@@ -28,7 +28,7 @@ pub struct Quarantine {
 /// Memory that is kept because it could not be flushed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// How many pieces; each has a file descriptor.
+    /// How many pieces; each may have a file descriptor of its own.
     pub pieces: usize,
     /// Bytes of all of them.
     pub bytes: u64,

@@ -28,8 +28,8 @@ pub enum PlainMemory {
     /// Files in memory. Pages are taken from the host when they are first touched.
     #[default]
     Memfd,
-    /// dma-bufs of such files, for front-ends and displays that import dma-bufs. All pages are taken
-    /// at once and stay in memory.
+    /// dma-bufs of such files, for front-ends that take dma-bufs only. They are never for devices that
+    /// do not snoop. All pages are taken at once and stay in memory.
     Udmabuf,
 }
 

@@ -65,6 +65,22 @@ fn a_reset_while_a_map_is_awaited_leaves_nothing_behind() -> Result<()> {
 }
 
 #[test]
+fn a_reset_by_message_alone_asks_for_nothing_before_the_device_runs_again() -> Result<()> {
+    let mut rig = rig()?;
+    rig.gpu.map_blob(200, 0)?;
+    rig.vhost.reset_device()?;
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(rig.shmem().count(), 1);
+    // The rings go on where they are: the message has only disabled them.
+    for index in [0, 1] {
+        rig.vhost.set_vring_enable(index, true)?;
+    }
+    rig.gpu.display_info()?;
+    rig.shmem().wait_mapped(&[])?;
+    rig.finish()
+}
+
+#[test]
 fn what_a_reset_left_mapped_is_unmapped_when_the_device_runs_again() -> Result<()> {
     let mut rig = rig()?;
     rig.gpu.map_blob(200, 0)?;

@@ -44,8 +44,6 @@ struct State {
     ended: bool,
     /// The device is stopped: nothing is sent.
     paused: bool,
-    /// How often it was stopped or started.
-    changes: u64,
     waiting: VecDeque<Job>,
     under_way: Option<UnderWay>,
     inbox: Inbox,
@@ -57,15 +55,12 @@ struct Job {
     request: Request,
     fd: Option<Arc<OwnedFd>>,
     done: Done,
-    /// [`State::changes`] when it was asked for.
-    changes: u64,
 }
 
-/// The request whose turn it is.
+/// The request that has been sent and not been answered.
 struct UnderWay {
     job: Job,
-    /// Bytes of it that have been sent.
-    sent: usize,
+    /// When it was sent or, later than that, the device went on.
     since: Instant,
 }
 
@@ -97,7 +92,6 @@ impl Link {
             state: Mutex::new(State {
                 ended: false,
                 paused: false,
-                changes: 0,
                 waiting: VecDeque::new(),
                 under_way: None,
                 inbox: Inbox::empty(),
@@ -134,95 +128,68 @@ impl Line {
     /// Sends the request now or, if another is under way, after it. `done` may be called at once.
     pub(super) fn ask(&self, request: Request, fd: Option<Arc<OwnedFd>>, done: Done) {
         let mut state = lock(&self.state);
-        if state.ended {
-            drop(state);
+        // What the device asks for while it is stopped was abandoned: nobody waits for a mapping.
+        if state.ended || (state.paused && request.is_map()) {
+            drop((state, fd));
             return done(Err(MapError::Unavailable));
         }
-        let changes = state.changes;
-        state.waiting.push_back(Job {
-            request,
-            fd,
-            done,
-            changes,
-        });
-        let news = self.go_on(&mut state);
-        drop(state);
-        tell(news);
+        state.waiting.push_back(Job { request, fd, done });
+        self.go_on(&mut state);
     }
 
-    /// The device stops: what has not been sent is not sent.
+    /// The device stops: what has not been sent is not sent. What was to be mapped never is, as every
+    /// command has been answered then. What is to be unmapped must be, later.
     pub(super) fn pause(&self) {
         let mut state = lock(&self.state);
         state.paused = true;
-        state.changes = state.changes.wrapping_add(1);
+        let waiting = state.waiting.drain(..);
+        let (maps, unmaps): (Vec<_>, Vec<_>) = waiting.partition(|job| job.request.is_map());
+        state.waiting = unmaps.into();
+        drop(state);
+        for Job { fd, done, .. } in maps {
+            drop(fd);
+            done(Err(MapError::Unavailable));
+        }
     }
 
-    /// The device runs: what is to be unmapped is sent.
+    /// The device runs: what is to be unmapped is sent, and the front-end has its whole time again for
+    /// what it may not have looked at meanwhile.
     pub(super) fn resume(&self) {
         let mut state = lock(&self.state);
         state.paused = false;
-        state.changes = state.changes.wrapping_add(1);
-        let news = self.go_on(&mut state);
-        drop(state);
-        tell(news);
+        if let Some(under_way) = &mut state.under_way {
+            under_way.since = Instant::now();
+        }
+        self.go_on(&mut state);
     }
 
     /// Sends the next request if none is under way.
-    ///
-    /// What was to be mapped when the device stopped is not: every command has been answered then,
-    /// and nobody waits for it. What is to be unmapped must be, later.
-    fn go_on(&self, state: &mut State) -> Vec<News> {
-        let mut news = Vec::new();
-        while state.under_way.is_none() && !state.ended {
-            let Some(next) = state.waiting.front() else {
-                break;
-            };
-            let is_stale = next.request.is_map() && (state.paused || next.changes != state.changes);
-            if state.paused && !is_stale {
-                break;
-            }
-            let Some(job) = state.waiting.pop_front() else {
-                break;
-            };
-            if is_stale {
-                news.push((job.done, Err(MapError::Unavailable)));
-                continue;
-            }
-            state.under_way = Some(UnderWay {
-                job,
-                sent: 0,
-                since: Instant::now(),
-            });
-            let quiet = expect_silence(&self.socket).map_err(LinkError::Unsent);
-            match quiet.and_then(|()| self.send(state)) {
-                Err(error) => self.fail(state, &error),
-                // The socket is full: the thread is to wait for room.
-                Ok(false) => self.ring(state, Duration::ZERO),
-                Ok(true) if state.alarmed => {}
-                Ok(true) => self.ring(state, self.deadline),
-            }
+    fn go_on(&self, state: &mut State) {
+        if state.ended || state.paused || state.under_way.is_some() {
+            return;
         }
-        news
-    }
-
-    /// Sends what is left of the request under way, as far as the socket takes it; whether nothing is
-    /// left.
-    fn send(&self, state: &mut State) -> Result<bool, LinkError> {
-        let Some(UnderWay { job, sent, .. }) = &mut state.under_way else {
-            return Ok(true);
+        let Some(job) = state.waiting.pop_front() else {
+            return;
         };
-        let rest = job.request.as_bytes().get(*sent..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(true);
-        }
-        let fd = job.fd.as_deref().filter(|_| *sent == 0);
-        match send(&self.socket, rest, fd.map(AsFd::as_fd)) {
-            Ok(bytes) => {
-                *sent = sent.saturating_add(bytes);
-                Ok(bytes == rest.len())
+        let fd = job.fd.as_deref().map(AsFd::as_fd);
+        let sent = expect_silence(&self.socket)
+            .and_then(|()| send(&self.socket, job.request.as_bytes(), fd));
+        let since = Instant::now();
+        match sent {
+            // With one request at a time the socket has room, unless the front-end has filled it.
+            Err(error) => {
+                self.fail(state, Some(&job.request), &LinkError::Unsent(error));
+                state.waiting.push_front(job);
             }
-            Err(error) if *sent == 0 => Err(LinkError::Unsent(error)),
-            Err(error) => Err(LinkError::Broken(error)),
+            Ok(bytes) => {
+                let whole = bytes == size_of::<Request>();
+                state.under_way = Some(UnderWay { job, since });
+                if !whole {
+                    self.fail_under_way(state, &LinkError::Broken(io::ErrorKind::WriteZero.into()));
+                } else if !state.alarmed {
+                    self.ring(state, self.deadline);
+                }
+            }
         }
     }
 
@@ -238,21 +205,29 @@ impl Line {
             it_interval: Timespec::default(),
             it_value,
         };
-        state.alarmed = true;
-        if let Err(error) = timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once) {
+        let set = timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once);
+        state.alarmed = set.is_ok();
+        if let Err(error) = set {
             log::error!("cannot set the alarm for the front-end's answer: {error}");
         }
     }
 
+    /// Something went wrong with the request under way, if there is one.
+    fn fail_under_way(&self, state: &mut State, error: &LinkError) {
+        let under_way = state.under_way.take();
+        let request = under_way.as_ref().map(|under_way| &under_way.job.request);
+        self.fail(state, request, error);
+        state.under_way = under_way;
+    }
+
     /// Something went wrong: nothing further can be asked.
-    fn fail(&self, state: &mut State, error: &LinkError) {
+    fn fail(&self, state: &mut State, request: Option<&Request>, error: &LinkError) {
         // Not so if it was closed meanwhile, which is the reason then.
         if !state.ended {
-            match &state.under_way {
-                Some(UnderWay { job, .. }) => log::warn!(
-                    "cannot {}: {error}; no further blob can be mapped until the front-end connects \
-                     again",
-                    job.request
+            match request {
+                Some(request) => log::warn!(
+                    "cannot {request}: {error}; no further blob can be mapped until the front-end \
+                     connects again"
                 ),
                 None => log::info!("the front-end takes no further requests to map blobs"),
             }
@@ -269,69 +244,67 @@ impl Line {
     /// The thread.
     fn run(&self) {
         loop {
-            let wanted = {
-                let state = lock(&self.state);
-                if state.ended {
-                    break tell_everybody(state);
-                }
-                // The socket may be full.
-                match &state.under_way {
-                    Some(job) if !job.is_sent() => PollFlags::IN | PollFlags::OUT,
-                    _ => PollFlags::IN,
-                }
-            };
+            let state = lock(&self.state);
+            if state.ended {
+                break tell_everybody(state);
+            }
+            drop(state);
             let mut events = [
-                PollFd::new(&self.socket, wanted),
+                PollFd::new(&self.socket, PollFlags::IN),
                 PollFd::new(&self.alarm, PollFlags::IN),
             ];
             let polled = poll(&mut events, None);
             let [_, alarm] = events;
             let rang = !alarm.revents().is_empty();
             let mut state = lock(&self.state);
+            if rang {
+                // It does not block.
+                let _ = rustix::io::read(&self.alarm, &mut [0_u8; 8]);
+                state.alarmed = false;
+            }
             let news = match polled {
                 Err(Errno::INTR) => Ok(None),
                 Err(error) => Err(LinkError::Broken(error.into())),
-                Ok(_) => self.serve(&mut state, rang),
+                Ok(_) => self.serve(&mut state),
             };
-            let first = news.unwrap_or_else(|error| {
-                self.fail(&mut state, &error);
+            let news = news.unwrap_or_else(|error| {
+                self.fail_under_way(&mut state, &error);
                 None
             });
             // The next request is under way before the answer to this one is looked at.
-            let more = self.go_on(&mut state);
+            self.go_on(&mut state);
+            if rang {
+                self.see_to_the_deadline(&mut state);
+            }
             drop(state);
-            tell(first.into_iter().chain(more));
+            if let Some((done, result)) = news {
+                done(result);
+            }
         }
     }
 
-    /// Looks at everything that may have happened.
-    fn serve(&self, state: &mut State, rang: bool) -> Result<Option<News>, LinkError> {
+    /// Looks at what has come.
+    fn serve(&self, state: &mut State) -> Result<Option<News>, LinkError> {
         if state.ended {
             return Ok(None);
         }
-        self.send(state)?;
         state
             .inbox
             .receive(&self.socket)
             .map_err(LinkError::Broken)?;
         let Some(under_way) = &state.under_way else {
-            return if state.inbox.is_empty() {
-                self.check_alarm(state, rang).map(|()| None)
-            } else {
-                Err(LinkError::Garbage)
+            return match state.inbox.is_empty() {
+                true => Ok(None),
+                false => Err(LinkError::Garbage),
             };
         };
-        if !under_way.is_sent() && !state.inbox.is_empty() {
-            return Err(LinkError::Garbage);
-        }
         let Some(answer) = state.inbox.take(&under_way.job.request) else {
-            return self.check_alarm(state, rang).map(|()| None);
+            return Ok(None);
         };
         let value = answer.ok_or(LinkError::Garbage)?;
         let Some(UnderWay { job, .. }) = state.under_way.take() else {
             return Ok(None);
         };
-        self.check_alarm(state, rang)?;
         if value != 0 {
             let request = &job.request;
             log::debug!("the front-end refused to {request} with {value}");
@@ -347,27 +320,24 @@ impl Line {
         )))
     }
 
-    /// Sees to the deadline. The alarm is not set for each request: one that rings for a request
-    /// that has been answered is set again for the one that is under way then.
-    fn check_alarm(&self, state: &mut State, rang: bool) -> Result<(), LinkError> {
-        if !rang {
-            return Ok(());
+    /// The alarm has rung. It is not set for each request: it may have been that of an earlier one.
+    /// And while the device is stopped, front-ends need not answer.
+    fn see_to_the_deadline(&self, state: &mut State) {
+        if state.ended || state.alarmed {
+            return;
         }
-        // It does not block.
-        let _ = rustix::io::read(&self.alarm, &mut [0_u8; 8]);
-        state.alarmed = false;
         let Some(under_way) = &state.under_way else {
-            return Ok(());
+            return;
         };
-        let left = self.deadline.saturating_sub(under_way.since.elapsed());
+        let left = match state.paused {
+            true => self.deadline,
+            false => self.deadline.saturating_sub(under_way.since.elapsed()),
+        };
         if left.is_zero() {
-            return Err(match under_way.sent {
-                0 => LinkError::Unsent(io::ErrorKind::TimedOut.into()),
-                _ => LinkError::Late(self.deadline),
-            });
+            self.fail_under_way(state, &LinkError::Late(self.deadline));
+        } else {
+            self.ring(state, left);
         }
-        self.ring(state, left);
-        Ok(())
     }
 }
 
@@ -376,27 +346,11 @@ fn tell_everybody(mut state: MutexGuard<'_, State>) {
     let under_way = state.under_way.take();
     let waiting = std::mem::take(&mut state.waiting);
     drop(state);
-    let first = under_way.map(|UnderWay { job, sent, .. }| {
-        let error = match sent {
-            0 => MapError::Unavailable,
-            _ => MapError::Lost,
-        };
-        (job.done, Err(error))
-    });
-    let behind = waiting
-        .into_iter()
-        .map(|job| (job.done, Err(MapError::Unavailable)));
-    tell(first.into_iter().chain(behind));
-}
-
-impl UnderWay {
-    fn is_sent(&self) -> bool {
-        self.sent >= size_of::<Request>()
+    if let Some(UnderWay { job, .. }) = under_way {
+        (job.done)(Err(MapError::Lost));
     }
-}
-
-fn tell(news: impl IntoIterator<Item = News>) {
-    for (done, result) in news {
-        done(result);
+    for Job { fd, done, .. } in waiting {
+        drop(fd);
+        done(Err(MapError::Unavailable));
     }
 }

@@ -74,13 +74,16 @@ impl ShmemChannel {
 
     /// The device stops: nothing is sent any more, as front-ends serve requests only while it runs
     /// (crosvm lets them wait beyond any deadline, QEMU 11.1 dies of them). Requests to map that have
-    /// not been sent end as [`MapError::Unavailable`] when their turn comes, those to unmap wait for
+    /// not been sent have ended as [`MapError::Unavailable`] when this returns, those to unmap wait for
     /// [`ShmemChannel::resume`].
     pub(super) fn pause(&self) {
-        let mut state = lock(&self.state);
-        state.paused = true;
-        if let Some(link) = &state.link {
-            link.line().pause();
+        let line = {
+            let mut state = lock(&self.state);
+            state.paused = true;
+            state.link.as_ref().map(|link| Arc::clone(link.line()))
+        };
+        if let Some(line) = line {
+            line.pause();
         }
     }
 

@@ -461,6 +461,24 @@ fn while_the_device_is_stopped_nothing_is_sent_and_what_is_to_be_unmapped_waits(
 }
 
 #[test]
+fn the_deadline_does_not_run_while_the_device_is_stopped() {
+    let deadline = Duration::from_millis(200);
+    let (channel, mut front_end) = connected(deadline);
+    let mapping = map(&channel);
+    front_end.receive();
+    channel.pause();
+    let late = mapping.recv_timeout(deadline * 3);
+    assert_eq!(late, Err(RecvTimeoutError::Timeout));
+    channel.resume();
+    front_end.answer(9, 0);
+    assert_eq!(result(&mapping), Ok(()));
+    // It does afterwards.
+    let mapping = map(&channel);
+    front_end.receive();
+    assert_eq!(result(&mapping), Err(MapError::Lost));
+}
+
+#[test]
 fn a_memory_type_is_not_sent_to_a_front_end_that_did_not_accept_it() {
     let (channel, mut front_end) = connected(PATIENCE);
     assert!(!channel.speaks_memtype());

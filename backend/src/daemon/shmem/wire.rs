@@ -121,7 +121,7 @@ pub(super) fn expect_silence(socket: &UnixStream) -> io::Result<()> {
 /// much that was.
 ///
 /// # Errors
-/// The socket has ended or is none.
+/// The socket is full, has ended or is none.
 pub(super) fn send(
     socket: &UnixStream,
     message: &[u8],
@@ -139,7 +139,6 @@ pub(super) fn send(
         match sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, flags) {
             Ok(bytes) => return Ok(bytes),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(0),
             Err(error) => return Err(error.into()),
         }
     }
