@@ -221,7 +221,8 @@ impl Driver {
         while left > 0 {
             // So many must come at least before all of these are done.
             self.wait(&used, left as u16)?;
-            for _ in 0..left {
+            let awaited = left;
+            for _ in 0..awaited {
                 let at = 4 + 8 * usize::from(self.done % self.size);
                 let head = u32::from_le(load(&used, at)?);
                 let len = u32::from_le(load(&used, at + 4)?);

@@ -7,8 +7,8 @@ use super::case::{Damage, Work, XGA};
 use super::driver::{Driver, Prepared};
 use super::stage::{Needs, Stage};
 use super::stats::{Sample, repeat, timed};
-use crate::frontend::cross_domain::{ImageContext, ImageRequest};
-use crate::frontend::driver::Resource;
+use crate::frontend::cross_domain::{CAPSET, ImageContext, ImageRequest};
+use crate::frontend::driver::{Gpu, Resource};
 use crate::frontend::error::Error;
 use crate::frontend::memory::{PAGE, Span};
 use crate::frontend::message::{feature, u32_at};
@@ -26,6 +26,8 @@ type Colour = [u8; 3];
 const COLOURS: [Colour; 2] = [[0x12, 0x34, 0x56], [0x65, 0x43, 0x21]];
 const CONTEXT: u32 = 1;
 const QUERY_RING: u32 = 100;
+/// Capability sets that are looked at: more than any back-end has.
+const MOST_CAPSETS: u32 = 16;
 
 type Outcome<T> = Result<T, Missing>;
 
@@ -321,6 +323,7 @@ impl Cell {
 
     fn images(&mut self, width: u32, height: u32) -> Outcome<Sample> {
         let gpu = &mut self.stage.session.gpu;
+        needs_images(gpu)?;
         let context = ImageContext::new(gpu, CONTEXT, QUERY_RING)?;
         let image = ImageRequest::xrgb(width, height);
         let info = context.image(gpu, image)?;
@@ -353,6 +356,7 @@ impl Cell {
     fn mappings(&mut self, bytes: u64, is_map: bool) -> Outcome<Sample> {
         let session = &mut self.stage.session;
         let gpu = &mut session.gpu;
+        needs_images(gpu)?;
         ImageContext::new(gpu, CONTEXT, QUERY_RING)
             .and_then(|context| context.blob_of(gpu, RESOURCE, bytes))?;
         let commands = [
@@ -373,6 +377,17 @@ impl Cell {
         self.stage.session.check_shmem()?;
         Ok(sample)
     }
+}
+
+/// Looks for the capability set whose contexts have images.
+fn needs_images(gpu: &mut Gpu) -> Outcome<()> {
+    for index in 0..MOST_CAPSETS {
+        let answer = gpu.call(&request::get_capset_info(index), response::CAPSET_INFO)?;
+        if answer.kind() == resp::OK_CAPSET_INFO && answer.capset_info()[0] == CAPSET {
+            return Ok(());
+        }
+    }
+    Err(Missing::Lacks("has no cross-domain contexts".to_owned()))
 }
 
 fn pixels(rect: Rect) -> u64 {
