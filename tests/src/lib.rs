@@ -24,9 +24,11 @@ pub mod conform;
 pub mod flush_cost;
 pub mod frontend;
 pub mod fuzz;
+pub mod glob;
 pub mod lab;
 pub mod peers;
 pub mod readme;
 pub mod verify;
 #[cfg(target_arch = "x86_64")]
 pub mod vmm;
+mod xml;

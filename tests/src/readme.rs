@@ -30,21 +30,34 @@ pub fn replaced(document: &str, name: &str, text: &str) -> Option<String> {
     Some(format!("{before}{begin}{text}{end}{after}"))
 }
 
+/// Sees that the file at `path` can be written and has section `name`.
+///
+/// # Errors
+/// When it cannot or has not.
+pub fn check(path: &Path, name: &str) -> Result<()> {
+    let document = fs::read_to_string(path).map_err(LabError::context(path.display()))?;
+    section(&document, name).ok_or_else(|| no_section(path, name))?;
+    let opened = fs::OpenOptions::new().append(true).open(path);
+    opened.map(drop).map_err(LabError::context(path.display()))
+}
+
+fn no_section(path: &Path, name: &str) -> LabError {
+    let [begin, end] = marks(name);
+    LabError::failed(format!(
+        "{} has no place for the results: it needs the lines '{}' and '{}'",
+        path.display(),
+        begin.trim_end(),
+        end.trim_end()
+    ))
+}
+
 /// Puts `text`, which ends with a line break, into section `name` of the file at `path`.
 ///
 /// # Errors
 /// When the file cannot be read or written or has no such section.
 pub fn put(path: &Path, name: &str, text: &str) -> Result<()> {
     let document = fs::read_to_string(path).map_err(LabError::context(path.display()))?;
-    let document = replaced(&document, name, text).ok_or_else(|| {
-        let [begin, end] = marks(name);
-        LabError::failed(format!(
-            "{} has no place for the results: it needs the lines '{}' and '{}'",
-            path.display(),
-            begin.trim_end(),
-            end.trim_end()
-        ))
-    })?;
+    let document = replaced(&document, name, text).ok_or_else(|| no_section(path, name))?;
     fs::write(path, document).map_err(LabError::context(path.display()))
 }
 
@@ -72,6 +85,7 @@ after
         assert_eq!(replaced(DOCUMENT, "conform", ""), None);
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), DOCUMENT).unwrap();
+        assert!(check(file.path(), "bench").is_ok() && check(file.path(), "conform").is_err());
         let error = put(file.path(), "conform", "x\n").unwrap_err().to_string();
         assert!(error.contains("<!-- conform: end -->"), "{error}");
         assert_eq!(fs::read_to_string(file.path()).unwrap(), DOCUMENT);

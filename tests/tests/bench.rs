@@ -306,9 +306,16 @@ fn what_is_no_program_and_no_row_is_refused_at_once() {
         (vec!["--only", "no-such-*"], "no-such-*"),
         (vec!["--scale", "0"], "--scale"),
         (vec!["--alone", "--against", "qemu"], "--alone"),
+        (
+            vec!["--alone", "--readme", "/nowhere/README.md"],
+            "/nowhere/README.md",
+        ),
+        (vec!["--alone", "--readme", "log"], "bench: end"),
+        (vec!["--alone", "--json", "/proc/x/bench.json"], "/proc/x"),
     ] {
         let run = bench(folder.path(), &arguments);
         assert!(!run.success && run.said.contains(word), "{}", run.said);
+        assert!(!run.said.contains("turn 1"), "{}", run.said);
     }
 }
 

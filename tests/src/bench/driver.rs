@@ -2,8 +2,9 @@
 //!
 //! Requests, response buffers and descriptors are written once. Commands are published by one store
 //! of the available index and at most one kick; the driver sleeps on the call event like a guest
-//! that waits for its interrupt, and asks for one only when the last of them is done. Every completion and every response is checked, so that a
-//! back-end that fails quickly is not a fast one.
+//! that waits for its interrupt, and asks for one only when the last of them is done. Completions may
+//! come in any order, as the specification allows. Every completion and every response is checked,
+//! so that a back-end that fails quickly is not a fast one.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +22,8 @@ use crate::frontend::ring::{DESC_WRITE, Descriptor};
 
 /// Response buffers begin at multiples of this: no two share a cache line.
 const ALIGN: usize = 64;
+/// Where a request has the id of its fence (virtio 1.3, 5.7.6.7: `struct virtio_gpu_ctrl_hdr`).
+const FENCE_ID: u64 = 8;
 
 /// A command to be sent again and again.
 #[derive(Clone, Debug)]
@@ -43,7 +46,10 @@ struct Slot {
     /// Where the response begins in the area of all responses.
     answer: usize,
     expected: u32,
+    /// The id of the fence that it was sent with last.
     fence: Option<u64>,
+    /// Whether it is sent and not answered.
+    pending: bool,
 }
 
 /// A control queue whose commands are prepared. The queue belongs to it from then on.
@@ -57,12 +63,14 @@ pub(super) struct Driver {
     event_idx: bool,
     next: u16,
     done: u16,
+    /// The slot after the one that was answered last.
+    expected: usize,
     slots: Vec<Slot>,
     kick: OwnedFd,
     call: OwnedFd,
     patience: Duration,
-    /// Fenced commands that completed before an earlier one.
-    overtaken: u64,
+    /// The id of the last fence. They count up: a back-end may not take one for signalled already.
+    last_fence: u64,
 }
 
 impl Driver {
@@ -120,6 +128,7 @@ impl Driver {
                 answer,
                 expected: command.expected,
                 fence: fence.filter(|_| fenced),
+                pending: false,
             });
             request += command.request.len().next_multiple_of(ALIGN) as u64;
             answer += command.room.next_multiple_of(ALIGN);
@@ -129,7 +138,9 @@ impl Driver {
                 .map_err(|e| Error::io("duplicate an eventfd", e))
         };
         let [_, available, used] = ring.parts();
+        let fences = slots.iter().filter_map(|slot: &Slot| slot.fence);
         Ok(Self {
+            last_fence: fences.max().unwrap_or(0),
             map: gpu.ram.map(),
             available,
             used,
@@ -138,11 +149,11 @@ impl Driver {
             event_idx,
             next: ring.next_avail(),
             done: ring.next_avail(),
+            expected: 0,
             slots,
             kick: duplicate(ring.kick_fd())?,
             call: duplicate(ring.call_fd())?,
             patience: patience(),
-            overtaken: 0,
         })
     }
 
@@ -156,11 +167,6 @@ impl Driver {
         written.map_err(|e| Error::Memory(e.to_string()))
     }
 
-    /// How many fenced commands completed before an earlier one.
-    pub(super) fn overtaken(&self) -> u64 {
-        self.overtaken
-    }
-
     /// Sends these commands at once and waits until all are answered as they must be.
     ///
     /// # Errors
@@ -170,7 +176,7 @@ impl Driver {
         self.collect(range)
     }
 
-    /// Sends these commands at once.
+    /// Sends these commands at once; those with a fence get a new id for it.
     ///
     /// # Errors
     /// [`Error::Io`] if the kick fails.
@@ -178,7 +184,15 @@ impl Driver {
         let first = self.next;
         let available = slice(&self.map, self.available)?;
         let answers = slice(&self.map, self.answers)?;
-        for slot in &self.slots[range] {
+        for slot in &mut self.slots[range] {
+            if let Some(fence) = &mut slot.fence {
+                self.last_fence += 1;
+                *fence = self.last_fence;
+                let at = GuestAddress(slot.request + FENCE_ID);
+                let stored = self.map.store(fence.to_le(), at, Ordering::Relaxed);
+                stored.map_err(|e| Error::Memory(e.to_string()))?;
+            }
+            slot.pending = true;
             store::<u32>(&answers, slot.answer, 0)?;
             let at = 4 + 2 * usize::from(self.next % self.size);
             store::<u16>(&available, at, slot.head.to_le())?;
@@ -193,7 +207,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits until these commands, the oldest that were sent, are answered as they must be.
+    /// Waits until these commands, which were sent, are answered as they must be, in any order and
+    /// whatever else is answered before them.
     ///
     /// # Errors
     /// [`Error::Timeout`], [`Error::Refused`] for another answer, [`Error::Ring`] for a used ring
@@ -201,24 +216,35 @@ impl Driver {
     pub(super) fn collect(&mut self, range: Range<usize>) -> Result<()> {
         let used = slice(&self.map, self.used)?;
         let answers = slice(&self.map, self.answers)?;
-        self.wait(&used, range.len() as u16)?;
-        for slot in &self.slots[range.clone()] {
-            let at = 4 + 8 * usize::from(self.done % self.size);
-            let head = u32::from_le(load(&used, at)?);
-            let len = u32::from_le(load(&used, at + 4)?);
-            self.done = self.done.wrapping_add(1);
-            if head != u32::from(slot.head) {
-                let is_other = |other: &Slot| u32::from(other.head) == head;
-                if !self.slots[range.clone()].iter().any(is_other) {
+        let pending = |slot: &&Slot| slot.pending;
+        let mut left = self.slots[range.clone()].iter().filter(pending).count();
+        while left > 0 {
+            // So many must come at least before all of these are done.
+            self.wait(&used, left as u16)?;
+            let awaited = left;
+            for _ in 0..awaited {
+                let at = 4 + 8 * usize::from(self.done % self.size);
+                let head = u32::from_le(load(&used, at)?);
+                let len = u32::from_le(load(&used, at + 4)?);
+                // Most come in the order in which they were sent.
+                let first = self.expected % self.slots.len();
+                let order = (first..self.slots.len()).chain(0..first);
+                let is_it = |slot: &Slot| slot.pending && u32::from(slot.head) == head;
+                let Some(index) = order.into_iter().find(|at| is_it(&self.slots[*at])) else {
                     let (ring, what) = (0, format!("completion of chain {head}, not expected"));
                     return Err(Error::Ring { ring, what });
+                };
+                self.done = self.done.wrapping_add(1);
+                self.expected = index + 1;
+                let slot = &mut self.slots[index];
+                slot.pending = false;
+                if (len as usize) < HEADER {
+                    let (ring, what) = (0, format!("{} answered with {len} bytes", slot.name));
+                    return Err(Error::Ring { ring, what });
                 }
-                self.overtaken += u64::from(slot.fence.is_some());
-            } else if (len as usize) < HEADER {
-                let (ring, what) = (0, format!("{} answered with {len} bytes", slot.name));
-                return Err(Error::Ring { ring, what });
+                slot.check(&answers)?;
+                left -= usize::from(range.contains(&index));
             }
-            slot.check(&answers)?;
         }
         Ok(())
     }

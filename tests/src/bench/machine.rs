@@ -1,9 +1,10 @@
 //! The machine and the time, for reports.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::lab::date;
 
 /// Where and when something was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ impl Machine {
     pub fn here() -> Self {
         let info = read("/proc/cpuinfo");
         Self {
-            date: now(),
+            date: date::now(),
             cpu: field(&info, "model name").unwrap_or("unknown").to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease"),
@@ -91,56 +92,16 @@ fn hypervisor(info: &str) -> Option<String> {
     }
 }
 
-fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    stamp(since.map_or(0, |time| time.as_secs()))
-}
-
-/// Year, month, day, hour and minute of a Unix time (UTC, Gregorian calendar).
-fn stamp(seconds: u64) -> String {
-    let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let mut year = 1970;
-    loop {
-        let length = if leap(year) { 366 } else { 365 };
-        if days < length {
-            break;
-        }
-        days -= length;
-        year += 1;
-    }
-    let february = if leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute) = (rest / 3600, rest % 3600 / 60);
-    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}", days + 1)
+/// The processor's name and how many of it there are, in one line.
+#[must_use]
+pub fn processor() -> String {
+    let Machine { cpu, cpus, .. } = Machine::here();
+    format!("{cpus} x {cpu}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "1970-01-01 00:00"),
-            (951_782_399, "2000-02-28 23:59"),
-            (951_782_400, "2000-02-29 00:00"),
-            (1_078_099_200, "2004-03-01 00:00"),
-            (4_107_542_400, "2100-03-01 00:00"),
-            (1_798_761_599, "2026-12-31 23:59"),
-        ] {
-            assert_eq!(stamp(seconds), expected);
-        }
-    }
 
     #[test]
     fn the_processor_is_named_and_a_hypervisor_seen() {

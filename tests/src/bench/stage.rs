@@ -130,11 +130,11 @@ impl Stage {
 }
 
 impl From<Error> for Missing {
-    /// An error answer means that the back-end lacks something.
+    /// What a back-end has not announced is looked for before: an error answer is a failure.
     fn from(error: Error) -> Self {
         match error {
             Error::Refused { command, got, .. } => {
-                Self::Lacks(format!("{command} is answered {got:#x}"))
+                Self::Failed(format!("{command} is answered {got:#x}"))
             }
             Error::Timeout { awaited, waited } => {
                 Self::Failed(format!("hangs: {} s without {awaited}", waited.as_secs()))

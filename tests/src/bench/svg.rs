@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::report::{Measured, Report, Row};
 use super::stats::Spread;
+use crate::xml::escaped;
 
 const LINE: f64 = 18.0;
 const LABELS: f64 = 330.0;
@@ -139,12 +140,6 @@ fn draw(title: &str, below: &str, bars: &[(&str, Spread)]) -> String {
         escaped(below)
     );
     text
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -238,6 +238,11 @@ fn notes(report: &Report) -> Vec<String> {
              machine disturbs them least."
         ),
     ];
+    if report.rows.iter().any(|row| row.id.contains("map-")) {
+        let text = "A blob is mapped and unmapped by turns: the processor time in the rows of either is that \
+                    of one of each.";
+        notes.push(text.to_owned());
+    }
     let named = report.backends.iter().filter(|b| !b.note.is_empty());
     notes.extend(named.map(|b| format!("{}: {}.", b.name, b.note)));
     let bounds = report.bounds();

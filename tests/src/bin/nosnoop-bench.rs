@@ -12,14 +12,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use nosnoop_tests::bench::case::{Case, machine_limits, matches};
+use nosnoop_tests::bench::case::{Case, machine_limits};
 use nosnoop_tests::bench::report::{Report, Skipped};
 use nosnoop_tests::bench::{self, Plan, svg, text};
 use nosnoop_tests::frontend::error::set_patience;
+use nosnoop_tests::glob::matches;
 use nosnoop_tests::lab::report::write_report;
 use nosnoop_tests::lab::{LabError, Result, programs, say};
 use nosnoop_tests::peers::{Peer, Prepared};
 use nosnoop_tests::readme;
+
+/// The section of a document for the results.
+const SECTION: &str = "bench";
 
 /// Measures nosnoop-gpu and other vhost-user GPU back-ends by turns in one run, with the machine's own limits.
 #[derive(Parser)]
@@ -136,32 +140,64 @@ fn folder_of(path: &Path) -> Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    folder_of(path)?;
     fs::write(path, text).map_err(LabError::context(path.display()))?;
     say(format_args!("written to {}", path.display()));
     Ok(())
 }
 
-fn write_all(arguments: &Arguments, report: &Report) -> Result<()> {
-    let usual = programs::target_folder().join("bench");
-    let path = |given: &Option<PathBuf>, name: &str| {
-        let given = given.clone();
-        given.unwrap_or_else(|| usual.join(name))
-    };
-    let json = path(&arguments.json, "bench.json");
-    folder_of(&json)?;
-    write_report(report, &json)?;
-    say(format_args!("written to {}", json.display()));
-    let table = text::markdown(report);
-    write(&path(&arguments.markdown, "bench.md"), &table)?;
-    if let Some(path) = &arguments.readme {
-        readme::put(path, "bench", &table)?;
+/// Where the results go.
+struct Places {
+    json: PathBuf,
+    markdown: PathBuf,
+    svg: PathBuf,
+    readme: Option<PathBuf>,
+}
+
+impl Places {
+    fn of(arguments: &Arguments) -> Self {
+        let usual = programs::target_folder().join("bench");
+        let path = |given: &Option<PathBuf>, name: &str| {
+            let given = given.clone();
+            given.unwrap_or_else(|| usual.join(name))
+        };
+        Self {
+            json: path(&arguments.json, "bench.json"),
+            markdown: path(&arguments.markdown, "bench.md"),
+            svg: path(&arguments.svg, ""),
+            readme: arguments.readme.clone(),
+        }
     }
-    let folder = path(&arguments.svg, "");
-    for plot in svg::plots(report) {
-        write(&folder.join(&plot.file), &plot.text)?;
+
+    /// Makes the folders and sees that everything can be written: a measurement takes long, and its
+    /// results are not to be lost at its end.
+    fn check(&self) -> Result<()> {
+        for file in [&self.json, &self.markdown] {
+            folder_of(file)?;
+            let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+            opened.map_err(LabError::context(file.display()))?;
+        }
+        fs::create_dir_all(&self.svg).map_err(LabError::context(self.svg.display()))?;
+        let probe = tempfile::tempfile_in(&self.svg);
+        probe.map_err(LabError::context(self.svg.display()))?;
+        match &self.readme {
+            Some(path) => readme::check(path, SECTION),
+            None => Ok(()),
+        }
     }
-    Ok(())
+
+    fn write(&self, report: &Report) -> Result<()> {
+        write_report(report, &self.json)?;
+        say(format_args!("written to {}", self.json.display()));
+        let table = text::markdown(report);
+        write(&self.markdown, &table)?;
+        if let Some(path) = &self.readme {
+            readme::put(path, SECTION, &table)?;
+        }
+        for plot in svg::plots(report) {
+            write(&self.svg.join(&plot.file), &plot.text)?;
+        }
+        Ok(())
+    }
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -173,6 +209,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let (backends, skipped) = backends(arguments)?;
+    let places = Places::of(arguments);
+    places.check()?;
     let plan = Plan {
         // The machine's own limits belong to the whole table.
         limits: match arguments.only.is_empty() {
@@ -187,7 +225,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut report = bench::run(&plan, &backends);
     report.skipped = skipped;
     println!("{}", text::plain(&report));
-    write_all(arguments, &report)?;
+    places.write(&report)?;
     match report.subject_failures() {
         failures if failures.is_empty() => Ok(()),
         failures => Err(LabError::failed(failures.join("\n"))),

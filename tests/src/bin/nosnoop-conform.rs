@@ -14,6 +14,7 @@ use nosnoop_tests::conform::run::{self, Finding, Run, Trouble, Verdict};
 use nosnoop_tests::conform::target::{self, Target};
 use nosnoop_tests::conform::{Case, Group, cases, report, sentences};
 use nosnoop_tests::frontend::set_patience;
+use nosnoop_tests::glob::matches;
 use nosnoop_tests::readme;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -192,19 +193,7 @@ fn chosen(case: &Case, only: &[String]) -> bool {
     only.is_empty()
         || only
             .iter()
-            .any(|glob| matches(glob.as_bytes(), id.as_bytes()) || glob == case.group.name())
-}
-
-/// Whether a text matches a pattern, in which `*` stands for any characters and `?` for one.
-fn matches(glob: &[u8], text: &[u8]) -> bool {
-    match (glob.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), None) => matches(rest, text),
-        (Some((b'*', rest)), Some((_, tail))) => matches(rest, text) || matches(glob, tail),
-        (Some((b'?', rest)), Some((_, tail))) => matches(rest, tail),
-        (Some((a, rest)), Some((b, tail))) => a == b && matches(rest, tail),
-        _ => false,
-    }
+            .any(|glob| matches(glob, &id) || glob == case.group.name())
 }
 
 fn list(cases: &[Case]) {

@@ -50,7 +50,7 @@ struct Boot {
     #[arg(long, default_value = "gpu-pci", value_parser = device)]
     device: Device,
     /// Rounds of the bench and blob tasks.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// Size of the shared-memory region of our daemon, such as 8G; none without it.
     #[arg(long)]
@@ -82,10 +82,10 @@ struct Bench {
     #[arg(long, value_delimiter = ',', default_value = "ours,qemu,in-process", value_parser = Kind::parse)]
     backends: Vec<Kind>,
     /// How often each backend takes its turn.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
     /// Rounds of the bench task in each turn.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
 }
 
@@ -124,6 +124,11 @@ fn conform(arguments: &Conform) -> Result<()> {
     write_report(&comparison, &folder.join("conform.json"))?;
     write(&folder, "conform.html", &report.html())?;
     write(&folder, "conform.md", &report.markdown())?;
+    if let Some(why) = comparison.broken {
+        return Err(LabError::failed(format!(
+            "broken off, with what was found written: {why}"
+        )));
+    }
     let problems = explained::check(&comparison, &explanations);
     if problems.is_empty() {
         return Ok(());

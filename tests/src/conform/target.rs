@@ -15,7 +15,7 @@ use rustix::process::{
 use tempfile::TempDir;
 
 use crate::frontend::daemon;
-use crate::peers::{Peer, Prepared, SOCKET, quoted};
+use crate::peers::{Peer, Prepared, SOCKET, is_name, quoted};
 
 /// Lines of standard error that are kept; some back-ends write one for each bad command.
 const KEPT_LINES: usize = 200;
@@ -148,14 +148,8 @@ impl Target {
     }
 }
 
-/// Cuts `NAME=` off. A name has letters, digits, dots, dashes and underscores.
+/// Cuts `NAME=` off. A name has letters, digits, dots, dashes and underscores, and a small letter.
 fn named(value: &str) -> (Option<&str>, &str) {
-    let is_name = |text: &str| {
-        !text.is_empty()
-            && text
-                .chars()
-                .all(|c| c.is_alphanumeric() || "._-".contains(c))
-    };
     match value.split_once('=') {
         Some((name, rest)) if is_name(name) => (Some(name), rest),
         _ => (None, value),

@@ -176,15 +176,18 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Whether this can be the name in `NAME=COMMAND`.
-fn is_name(text: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    !text.is_empty() && text.chars().all(fits)
+/// Whether this can be the name in `NAME=COMMAND`. It has a small letter, unlike the environment
+/// variables that may stand in front of a shell command.
+pub(crate) fn is_name(text: &str) -> bool {
+    let fits = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    text.chars().any(char::is_lowercase) && text.chars().all(fits)
 }
 
-/// The file name of a command line's first word.
+/// The file name of a command line's first word behind the variables that it sets.
 fn first_word(line: &str) -> String {
-    let word = line.split_whitespace().next().unwrap_or_default();
+    let mut words = line.split_whitespace();
+    let word = words.find(|word| !word.contains('=') || word.starts_with(['/', '.', '\'', '"']));
+    let word = word.unwrap_or_default();
     let word = word.trim_matches(['\'', '"']);
     let name = Path::new(word).file_name();
     name.map_or_else(
@@ -241,7 +244,8 @@ impl Prepared {
             Launch::Shell(line) => {
                 let mut shell = Command::new("/bin/sh");
                 let line = line.replace(SOCKET, &quoted(socket));
-                shell.arg("-c").arg(format!("exec {line}"));
+                // `exec` takes no variables in front of a command.
+                shell.arg("-c").arg(format!("exec env {line}"));
                 return shell;
             }
         };
@@ -281,6 +285,10 @@ mod tests {
         assert_eq!(
             Peer::parse("old=/opt/x --sock={socket}"),
             Ok(command("old", "/opt/x --sock={socket}"))
+        );
+        assert_eq!(
+            Peer::parse("RUST_LOG=debug /opt/x {socket}"),
+            Ok(command("x", "RUST_LOG=debug /opt/x {socket}"))
         );
         assert_eq!(
             Peer::parse("/bin/sh"),

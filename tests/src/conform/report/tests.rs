@@ -98,19 +98,6 @@ fn html_has_each_case_on_each_back_end_and_each_sentence() {
 }
 
 #[test]
-fn dates_are_those_of_the_calendar() {
-    for (seconds, expected) in [
-        (0, "1970-01-01"),
-        (951_782_400, "2000-02-29"),
-        (1_798_761_599, "2026-12-31"),
-        (1_798_761_600, "2027-01-01"),
-    ] {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(date(time), expected);
-    }
-}
-
-#[test]
 fn markdown_counts_by_group() {
     let cases = cases::all();
     let table = markdown(&runs(), &cases, "today");

@@ -61,7 +61,7 @@ pub(super) fn run(shared: &Shared, mut socket: UnixStream, wake: &OwnedFd) {
         let goes_on = if let Some(skimmer) = &mut skimmer {
             skimmer.feed(read, |message| {
                 let (request, head) = (message.request, message.head());
-                shared.lock().state.count(request, head);
+                shared.lock().state.count(request, head, message.size);
                 answer(shared, &mut socket, &mut due, request, head)
             })
         } else {

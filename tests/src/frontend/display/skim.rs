@@ -11,6 +11,8 @@ const HEAD: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Skimmed {
     pub(super) request: u32,
+    /// Bytes of the payload.
+    pub(super) size: usize,
     head: [u8; HEAD],
     kept: usize,
 }
@@ -56,6 +58,7 @@ impl Skimmer {
             head[..kept].copy_from_slice(&self.front[MESSAGE_HEADER..]);
             let message = Skimmed {
                 request: u32_at(&self.front, 0),
+                size: self.size(),
                 head,
                 kept,
             };

@@ -99,11 +99,22 @@ impl DisplayState {
         }
     }
 
-    /// Counts one message of which only the beginning is there.
-    pub(super) fn count(&mut self, request: u32, head: &[u8]) {
+    /// Counts one message of `size` bytes of which only the beginning is there. An update whose size is
+    /// not that of its picture is noted and brings no pixels.
+    pub(super) fn count(&mut self, request: u32, head: &[u8], size: usize) {
         *self.counts.entry(request).or_default() += 1;
         if request == kind::UPDATE && head.len() >= 24 {
-            self.note_update(head);
+            let pixels = u64::from(u32_at(head, 12)) * u64::from(u32_at(head, 16));
+            if pixels
+                .checked_mul(4)
+                .and_then(|bytes| bytes.checked_add(20))
+                == Some(size as u64)
+            {
+                self.note_update(head);
+            } else {
+                let rule = format!("{size} bytes for {pixels} pixels");
+                self.violations.push(format!("request {request}: {rule}"));
+            }
         }
     }
 
@@ -235,9 +246,12 @@ mod tests {
         assert_eq!((state.pixels, state.first_pixel), (1, [7; 4]));
         // Only counted, it comes to the same.
         let mut counting = DisplayState::default();
-        counting.count(kind::UPDATE, &bytes(&[0, 9, 4, 1, 1], 4));
+        counting.count(kind::UPDATE, &bytes(&[0, 9, 4, 1, 1], 4), 24);
         assert_eq!((counting.pixels, counting.first_pixel), (1, [7; 4]));
         assert_eq!(counting.counts[&kind::UPDATE], 1);
+        // More pixels in its head than in its size.
+        counting.count(kind::UPDATE, &bytes(&[0, 9, 4, 9, 9], 4), 24);
+        assert_eq!((counting.pixels, counting.violations.len()), (1, 1));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Measures backends side by side: the same guest, the same machine, turn by turn, so that what else
 //! the host does meanwhile hits all of them alike.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use super::qemu::{Accelerator, Machine, Setup};
 use super::report::BootTimes;
 use super::usage::Usage;
 use super::{LabError, Result, date, say};
+use crate::bench::machine;
 
 mod report;
 
@@ -98,14 +98,15 @@ pub struct Measurement {
     pub turns: Vec<Turn>,
 }
 
-/// Lets each backend take `turns` turns, one after the other and again.
+/// Lets each backend take `turns` turns, one after the other and again, another one first each time.
 ///
 /// # Errors
 /// When a guest or a backend fails.
 pub fn run(lab: &Lab, kinds: &[Kind], turns: u32, rounds: u64) -> Result<Measurement> {
     let mut all = Vec::new();
     for turn in 0..turns {
-        for kind in kinds {
+        for at in 0..kinds.len() {
+            let kind = &kinds[(at + turn as usize) % kinds.len()];
             say(format_args!(
                 "turn {} of {turns}: {}",
                 turn + 1,
@@ -127,7 +128,7 @@ pub fn run(lab: &Lab, kinds: &[Kind], turns: u32, rounds: u64) -> Result<Measure
         accelerator: Accelerator::probe().name().to_owned(),
         kernel: lab.root.kernel.release.clone(),
         date: date::today(),
-        processor: processor(),
+        processor: machine::processor(),
         turns: all,
     })
 }
@@ -185,19 +186,6 @@ impl Spent {
             backend: backend.map(|usage| usage.cpu_nanos),
         })
     }
-}
-
-/// The host's processor, as the kernel calls it, and how many of it there are.
-fn processor() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let name = name
-        .unwrap_or_default()
-        .trim_start_matches([' ', '\t', ':']);
-    let count = thread::available_parallelism().map_or(1, usize::from);
-    format!("{count} x {name}")
 }
 
 fn idle(lab: &Lab, kind: &Kind) -> Result<Idle> {

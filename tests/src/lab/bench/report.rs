@@ -1,7 +1,8 @@
 //! What a bench found, for people: tables and charts.
 
-use super::super::plot::{Bar, Group, bars};
+use super::super::plot::{Group, bars};
 use super::{Measurement, Turn};
+use crate::bench::stats::Spread;
 
 /// Finds a quantity in a turn that has it.
 type Value<'a> = dyn Fn(&Turn) -> Option<f64> + 'a;
@@ -21,12 +22,6 @@ impl<'a> Row<'a> {
             value: Box::new(value),
         }
     }
-}
-
-/// The middle value; none of none.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 /// Each value once, in the order of its first appearance.
@@ -59,18 +54,13 @@ impl Measurement {
 
     /// Each turn's rate relative to that of the first backend in the same turn; the middle, least and
     /// most of them.
-    fn ratio(&self, backend: &str, name: &str) -> Option<Bar> {
+    fn ratio(&self, backend: &str, name: &str) -> Option<Spread> {
         let first = *self.backends().first()?;
         let ratios = self.of(backend).filter_map(|turn| {
             let base = self.of(first).find(|base| base.turn == turn.turn)?;
             Some(turn.per_second(name)? / base.per_second(name)?)
         });
-        let ratios = ratios.collect::<Vec<_>>();
-        Some(Bar {
-            median: median(ratios.clone())?,
-            least: ratios.iter().copied().fold(f64::INFINITY, f64::min),
-            most: ratios.iter().copied().fold(0.0, f64::max),
-        })
+        Spread::of(ratios)
     }
 
     fn rows(&self) -> Vec<Row<'_>> {
@@ -122,8 +112,8 @@ impl Measurement {
         for row in self.rows() {
             let cells = backends.iter().map(|backend| {
                 let digits = row.digits;
-                let value = median(self.of(backend).filter_map(&row.value).collect());
-                value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+                let value = Spread::of(self.of(backend).filter_map(&row.value));
+                value.map_or("-".to_owned(), |value| format!("{:.digits$}", value.median))
             });
             table.push([row.what.clone()].into_iter().chain(cells).collect());
             if let Some(name) = row.what.strip_suffix(", per s") {
@@ -140,12 +130,8 @@ impl Measurement {
                 .iter()
                 .enumerate()
                 .map(|(index, backend)| match self.ratio(backend, name) {
-                    Some(Bar {
-                        median,
-                        least,
-                        most,
-                    }) if index > 0 => {
-                        format!("{median:.2} ({least:.2}-{most:.2})")
+                    Some(Spread { median, min, max }) if index > 0 => {
+                        format!("{median:.2} ({min:.2}-{max:.2})")
                     }
                     _ => String::new(),
                 });

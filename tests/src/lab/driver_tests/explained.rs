@@ -155,11 +155,12 @@ pub fn needs_one(verdicts: &[Verdict]) -> bool {
     differ || verdicts.iter().any(bad)
 }
 
-/// What is not as explained, one line for each test; only the devices that were run count.
+/// What is not as explained, one line for each test, and why the run broke off if it did; only the
+/// devices that were run count.
 #[must_use]
 pub fn check(comparison: &Comparison, explanations: &Explanations) -> Vec<String> {
     let columns = comparison.columns();
-    let mut problems = Vec::new();
+    let mut problems: Vec<String> = comparison.broken.iter().cloned().collect();
     for (index, test) in comparison.tests.iter().enumerate() {
         let found = comparison.verdicts(index);
         let text = |verdicts: &mut dyn Iterator<Item = String>| {

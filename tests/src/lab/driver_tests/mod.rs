@@ -211,6 +211,8 @@ pub struct Comparison {
     pub date: String,
     /// The names of the tests, in the order of all outcomes.
     pub tests: Vec<String>,
+    /// Why a device has no column, nor those after it; its machine did not come up.
+    pub broken: Option<String>,
     /// The columns.
     pub results: Vec<Results>,
     /// Tests of the packages that the list neither runs nor leaves out.
@@ -236,17 +238,26 @@ impl Comparison {
 /// Runs the tests that `chosen` picks on each of `columns`.
 ///
 /// # Errors
-/// [`LabError::Unavailable`] where no VM or no package can be had; other errors when a machine does
-/// not come up. Failing tests are no error but part of the result.
+/// [`LabError::Unavailable`] where no VM or no package can be had. Failing tests are no error but part
+/// of the result, and so is a later machine that does not come up ([`Comparison::broken`]): the columns
+/// before it are kept.
 pub fn run(list: &List, columns: &[Column], chosen: impl Fn(&Test) -> bool) -> Result<Comparison> {
     let mut tests = list.tests();
     tests.retain(chosen);
     let packages = Packages::find_or_fetch()?;
     let lab = packages.lab(&tests)?;
-    let mut results = Vec::new();
+    let (mut results, mut broken) = (Vec::new(), None);
     for column in columns {
         say(format_args!("{}: {}", column.name(), column.description()));
-        results.push(run_column(&lab, *column, &tests)?);
+        match run_column(&lab, *column, &tests) {
+            Ok(column) => results.push(column),
+            // Nothing is lost then.
+            Err(error) if results.is_empty() => return Err(error),
+            Err(error) => {
+                broken = Some(format!("{}: {error}", column.name()));
+                break;
+            }
+        }
     }
     Ok(Comparison {
         qemu: lab.root.qemu_version.clone(),
@@ -254,6 +265,7 @@ pub fn run(list: &List, columns: &[Column], chosen: impl Fn(&Test) -> bool) -> R
         accelerator: Accelerator::probe().name().to_owned(),
         date: date::today(),
         tests: tests.into_iter().map(|test| test.name).collect(),
+        broken,
         results,
         unlisted: packages.unlisted(list)?,
     })
@@ -304,6 +316,7 @@ mod tests {
             accelerator: "tcg".to_owned(),
             date: "2026-11-21".to_owned(),
             tests: tests.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            broken: None,
             results: results.collect(),
             unlisted: Vec::new(),
         }

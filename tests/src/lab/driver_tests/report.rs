@@ -6,6 +6,7 @@ use super::explained::{Explanation, Explanations, needs_one};
 use super::list::List;
 use super::verdict::Verdict;
 use super::{Comparison, LeftOut};
+use crate::xml::escaped;
 
 /// A test that needs an explanation, and what it got.
 struct Remarkable<'a> {
@@ -233,10 +234,12 @@ impl Part {
 
     fn html(&self) -> String {
         match self {
-            Self::Heading(text) => format!("<h2>{}</h2>\n", escape(text)),
-            Self::Paragraph(text) => format!("<p>{}</p>\n", escape(text)),
+            Self::Heading(text) => format!("<h2>{}</h2>\n", escaped(text)),
+            Self::Paragraph(text) => format!("<p>{}</p>\n", escaped(text)),
             Self::Table { head, rows } => {
-                let head = head.iter().map(|cell| format!("<th>{}</th>", escape(cell)));
+                let head = head
+                    .iter()
+                    .map(|cell| format!("<th>{}</th>", escaped(cell)));
                 let row = |row: &Vec<String>| {
                     let cells = row.iter().map(|cell| {
                         let verdict = Verdict::ALL.iter().any(|v| v.to_string() == *cell);
@@ -244,7 +247,7 @@ impl Part {
                             true => format!(" class=\"{cell}\""),
                             false => String::new(),
                         };
-                        format!("<td{class}>{}</td>", escape(cell))
+                        format!("<td{class}>{}</td>", escaped(cell))
                     });
                     format!("<tr>{}</tr>\n", cells.collect::<String>())
                 };
@@ -254,12 +257,6 @@ impl Part {
             }
         }
     }
-}
-
-/// Text as it may stand in HTML.
-fn escape(text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
