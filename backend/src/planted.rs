@@ -86,8 +86,6 @@ bugs! {
         EdidOfAbsentScanout,
     }
     "uuid" {
-        /// A resource has another UUID at each question
-        UuidChanges,
         /// All resources have the same UUID
         UuidShared,
     }

@@ -13,9 +13,6 @@ impl State {
     /// `InvalidResourceId`.
     pub(super) fn assign_uuid(&mut self, id: ResourceId) -> Result<Reply, GpuError> {
         let resource = self.resources.get_mut(id)?;
-        if planted(Bug::UuidChanges) {
-            resource.uuid = None;
-        }
         if planted(Bug::UuidShared) {
             resource.uuid = Some(ResourceUuid([5; 16]));
         }

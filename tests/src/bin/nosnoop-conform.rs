@@ -148,6 +148,10 @@ fn checked(arguments: &Arguments) -> Result<ExitCode, String> {
         match test(target, &chosen, patience) {
             Ok(run) => {
                 worst = worst.max(u8::from(run.counts()[1] > 0));
+                if let Some(why) = run.unasked() {
+                    eprintln!("nosnoop-conform: {}: {why}", target.name);
+                    worst = 2;
+                }
                 runs.push(run);
             }
             Err(trouble) => {

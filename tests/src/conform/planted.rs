@@ -167,14 +167,14 @@ mod tests {
     #[test]
     fn the_bug_is_planted_in_the_command_that_is_started() {
         let bug = Bug {
-            name: "uuid-changes".to_owned(),
+            name: "uuid-shared".to_owned(),
             group: "uuid".to_owned(),
             what: String::new(),
         };
         let Kind::Spawn(command) = target(Path::new("/a b/gpu"), Some(&bug)).kind else {
             panic!("not spawned")
         };
-        let start = "'/a b/gpu' --plant uuid-changes --output ";
+        let start = "'/a b/gpu' --plant uuid-shared --output ";
         assert!(command.starts_with(start), "{command}");
         assert!(command.ends_with(" --socket-path {socket}"), "{command}");
     }

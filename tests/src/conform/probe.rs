@@ -3,8 +3,8 @@
 use crate::frontend::message::{feature, protocol};
 use crate::frontend::{Error, VhostUser};
 
-/// Bytes of `struct virtio_gpu_config` with `blob_alignment` and without.
-const CONFIG: [u32; 2] = [20, 16];
+/// Bytes of `struct virtio_gpu_config`, and with `blob_alignment`, which is there with its feature.
+const CONFIG: [u32; 2] = [16, 20];
 
 /// What a back-end offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,10 +34,9 @@ impl Probe {
         probe.protocol_features = vhost.protocol_features()?;
         if probe.protocol_features & protocol::CONFIG != 0 {
             vhost.set_protocol_features(protocol::CONFIG)?;
-            probe.config = CONFIG.into_iter().find_map(|size| {
-                let config = vhost.config(0, size).ok()?;
-                (config.len() == size as usize).then_some(config)
-            });
+            let size = CONFIG[usize::from(features & feature::BLOB_ALIGNMENT != 0)];
+            let config = vhost.config(0, size).ok();
+            probe.config = config.filter(|config| config.len() == size as usize);
         }
         Ok(probe)
     }

@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::case::{Case, Stop};
 use super::probe::Probe;
+use super::sentences::{self, Level, Side};
 use super::target::{Kind, Target};
 use super::trial::{Connections, Trial};
 use crate::frontend::VhostUser;
 
 /// How long a case that was interrupted may still take to notice.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What the reason of a case begins with whose back-end was gone before.
+const NOT_RUN: &str = "not run: ";
 
 /// What came out of one case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +73,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// Why no case at all could be run; `None` if one was.
+    #[must_use]
+    pub fn unasked(&self) -> Option<&str> {
+        let mut reasons = self.findings.iter().map(|one| one.verdict.reason());
+        let first = reasons.next().filter(|why| why.starts_with(NOT_RUN))?;
+        reasons.all(|why| why.starts_with(NOT_RUN)).then_some(first)
+    }
+
     /// How many passed, failed and were skipped.
     #[must_use]
     pub fn counts(&self) -> [usize; 3] {
@@ -130,13 +142,17 @@ pub fn run(
     each: &mut dyn FnMut(&Finding),
 ) -> Run {
     let mut findings = Vec::with_capacity(cases.len());
-    let mut gone = None;
+    // It may have ended with the connection that probed it.
+    let mut gone = lost(target, patience);
     for case in cases {
         let began = Instant::now();
         let verdict = match (&gone, case.needs.missing(&probe)) {
-            (Some(why), _) => Verdict::Skip(format!("not run: {why}")),
+            (Some(why), _) => Verdict::Skip(format!("{NOT_RUN}{why}")),
             (None, Some(lack)) => Verdict::Skip(lack),
-            (None, None) => one(target, &probe, case, patience),
+            (None, None) => match one(target, &probe, case, patience) {
+                Verdict::Fail(why) => Verdict::Fail(binding(case) + &why),
+                other => other,
+            },
         };
         if gone.is_none() && matches!(verdict, Verdict::Fail(_)) {
             gone = lost(target, patience);
@@ -153,6 +169,23 @@ pub fn run(
         target: target.clone(),
         probe,
         findings,
+    }
+}
+
+/// What the reason of a failure begins with: how much the case's sentences bind, unless one is a
+/// MUST for the device.
+fn binding(case: &Case) -> String {
+    let levels: Vec<_> = sentences::all()
+        .into_iter()
+        .filter(|one| one.side == Side::Device && case.sentences.contains(&&*one.id))
+        .map(|one| one.level)
+        .collect();
+    let order = [Level::Must, Level::Should, Level::States, Level::May];
+    let highest = order.into_iter().find(|level| levels.contains(level));
+    match highest {
+        Some(Level::Must) => String::new(),
+        Some(level) => format!("({}) ", format!("{level:?}").to_uppercase()),
+        None => "(no sentence) ".to_owned(),
     }
 }
 
@@ -248,6 +281,20 @@ mod tests {
         assert!(result.unwrap_err().contains("not finished"));
         assert!(began.elapsed() < GRACE);
         drop(theirs);
+    }
+
+    #[test]
+    fn a_failure_says_how_much_its_sentences_bind() {
+        let with = |sentences| Case {
+            sentences,
+            ..super::super::cases::all()[0]
+        };
+        // Of fences: a MUST, a MAY of the driver, and what the text states.
+        assert_eq!(binding(&with(&["gpu-fence-7", "gpu-fence-4"])), "");
+        assert_eq!(binding(&with(&["gpu-fence-7"])), "(STATES) ");
+        assert_eq!(binding(&with(&["ring-20"])), "(MAY) ");
+        assert_eq!(binding(&with(&["gpu-fence-6"])), "(no sentence) ");
+        assert_eq!(binding(&with(&[])), "(no sentence) ");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::Contexts,
         number: 1,
         name: "a context is made for the id in the header, and goes again",
-        sentences: &["gpu-ctx-1", "gpu-ctx-2", "gpu-ctx-6"],
+        sentences: &["gpu-ctx-2", "gpu-ctx-6"],
         needs: CONTEXTS,
         run: create_and_destroy,
     },

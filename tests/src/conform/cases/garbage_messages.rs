@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::hostile_rings::contained;
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::Span;
@@ -13,7 +14,7 @@ use crate::frontend::message::{
 };
 use crate::frontend::pixels::noise;
 use crate::frontend::ring::{DESC_WRITE, Descriptor};
-use crate::frontend::{Error, GuestRam, Session, VhostUser};
+use crate::frontend::{Error, GuestRam, Session, VhostUser, patience};
 
 const fn case(number: u32, name: &'static str, run: fn(&mut Trial) -> Outcome) -> Case {
     Case {
@@ -106,8 +107,13 @@ pub(super) fn by_hand(session: &mut Session, request: Span, response: Span) -> O
     let head = control.ring().submit(&chain)?;
     let ticket = control.track(head, vec![response], Vec::new());
     control.kick()?;
-    control.wait(ticket)?;
-    Ok(())
+    control.set_patience(patience() / 8);
+    let answer = control.wait(ticket);
+    control.set_patience(patience());
+    match answer {
+        Err(error) if error.is_timeout() => contained(session, "little room"),
+        answer => Ok(answer.map(|_| ())?),
+    }
 }
 
 /// A connection on which the protocol's usual first messages have been exchanged.

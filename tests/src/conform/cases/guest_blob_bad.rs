@@ -1,12 +1,13 @@
 //! Blobs in guest memory that cannot be, or cannot be shown.
 
+use super::common::settle;
 use super::guest_blob::{BLOBS, ONE_PAGE, blob_of, flush_and_check, memory};
 use super::kit::{self, plain, refused, succeeds};
-use crate::conform::case::{Case, Group, Outcome};
+use crate::conform::case::{Case, Group, Outcome, check};
 use crate::conform::trial::Trial;
 use crate::frontend::Rect;
-use crate::frontend::memory::PAGE;
-use crate::frontend::pixels::noise;
+use crate::frontend::memory::{PAGE, Span};
+use crate::frontend::pixels::{BGRX, Picture, noise};
 use crate::frontend::request::{self, BLOB_MEM_HOST3D, CreateBlob, MemEntry, ScanoutBlob};
 
 /// The cases of this group.
@@ -177,9 +178,7 @@ fn unknown_format(trial: &mut Trial) -> Outcome {
 
 fn no_blob(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    session
-        .gpu
-        .create_picture(2, crate::frontend::pixels::BGRX, 64, 64)?;
+    session.gpu.create_picture(2, BGRX, 64, 64)?;
     for resource in [2, 77, u32::MAX] {
         let request = request::set_scanout_blob(plain(resource, 64, 64));
         let what = format!("SET_SCANOUT_BLOB of resource {resource}");
@@ -286,7 +285,11 @@ fn entries_missing(trial: &mut Trial) -> Outcome {
 
 fn larger_than_memory(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    let entry = [memory(&session, 1)?.into()];
+    let pages = memory(&session, 2)?;
+    // What lies behind the blob's page belongs to nobody, and must not be seen.
+    let secret = noise(66, PAGE as usize);
+    session.ram.write(pages.addr + PAGE, &secret)?;
+    let entry = [Span::new(pages.addr, PAGE as usize).into()];
     for (id, size) in (1..).zip([2 * PAGE, 1 << 20, 1 << 40, u64::MAX - 4095]) {
         let blob = CreateBlob {
             resource: id,
@@ -302,7 +305,15 @@ fn larger_than_memory(trial: &mut Trial) -> Outcome {
         let scanout = request::set_scanout_blob(plain(id, 32, 64));
         if succeeds(&mut session, "a scanout of it", &scanout)? {
             let flush = request::flush(id, Rect::sized(32, 64));
-            refused(&mut session, "a flush of it", &flush)?;
+            succeeds(&mut session, "a flush of it", &flush)?;
+            settle(&mut session)?;
+            let secret = Picture::of(BGRX, 32, 32, &secret);
+            let seen = session.display().with(|state| {
+                let scanout = state.scanouts[0].as_ref();
+                let lower = scanout.map(|scanout| scanout.picture.crop(Rect::new(0, 32, 32, 32)));
+                lower.is_some_and(|lower| lower == secret)
+            });
+            check(!seen, format_args!("{what} shows what lies behind it"))?;
         }
     }
     kit::works(&mut session)

@@ -211,7 +211,9 @@ fn refused_by_front_end(trial: &mut Trial) -> Outcome {
     for code in [1, 22] {
         session.shmem().script(&[Ack::Refuse(code)]);
         let map = request::map_blob(200, 0);
-        refused(&mut session, "MAP_BLOB that the front-end refused", &map)?;
+        let done = succeeds(&mut session, "MAP_BLOB that the front-end refused", &map)?;
+        kit::need_reply(&session)?;
+        check(!done, "MAP_BLOB that the front-end refused: no error")?;
         mapped(&session, "after a refusal", &[])?;
     }
     let unmap = request::unmap_blob(200);
@@ -230,6 +232,7 @@ fn slow_front_end(trial: &mut Trial) -> Outcome {
     session.shmem().script(&[Ack::Late(PAUSE)]);
     let begin = Instant::now();
     session.gpu.map_blob(200, 0)?;
+    kit::need_reply(&session)?;
     check(
         begin.elapsed() >= PAUSE,
         format_args!(

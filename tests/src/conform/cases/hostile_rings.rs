@@ -13,7 +13,7 @@ use crate::frontend::memory::Span;
 use crate::frontend::request::{self, Cursor};
 use crate::frontend::response::{DISPLAY_INFO, HEADER};
 use crate::frontend::ring::{DESC_NEXT, Descriptor};
-use crate::frontend::{Deadline, Error, Session};
+use crate::frontend::{Deadline, Error, Response, Session, patience};
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
@@ -194,6 +194,28 @@ pub(super) fn contained(session: &mut Session, what: &str) -> Outcome {
         Stop::Fail(why) => Stop::fail(format_args!("{what}: after the reset: {why}")),
         skip => skip,
     })
+}
+
+/// The answer to a request with too little room for one, or `None` where the back-end took the chain
+/// for malformed and stopped the ring, which a reset must then put right.
+pub(super) fn back_or_contained(
+    session: &mut Session,
+    what: &str,
+    index: u32,
+    request: &[u8],
+    room: usize,
+) -> Result<Option<Response>, Stop> {
+    session.queue(index).set_patience(patience() / 8);
+    let answer = session.queue(index).call(request, room);
+    session.queue(index).set_patience(patience());
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_timeout() => {
+            session.reset_queue(index)?;
+            contained(session, what).map(|()| None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Puts descriptors on the control ring just as given, the first one as head, and kicks.

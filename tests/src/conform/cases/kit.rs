@@ -5,7 +5,7 @@ pub(super) use super::common::{is_error, refused};
 use crate::conform::case::{Outcome, Stop, check};
 use crate::conform::trial::Trial;
 use crate::frontend::cross_domain::CAPSET;
-use crate::frontend::memory::Span;
+use crate::frontend::memory::{PAGE, Span};
 use crate::frontend::message::{feature, u32_at};
 use crate::frontend::pixels::{BGRX, Picture};
 use crate::frontend::request::{self, Cursor, RequestBytes, ScanoutBlob};
@@ -118,12 +118,36 @@ pub(super) fn need_cross_domain(session: &mut Session) -> Outcome {
     }
 }
 
+/// Asks of the shared-memory channel what the specification says, and not what our daemon does more.
+pub(super) fn only_the_specification(session: &Session) {
+    session.shmem().require_seals(false);
+    session.shmem().require_replies(false);
+}
+
+/// Skips if the last request to the front-end asked for no acknowledgement, which is the back-end's
+/// choice: it cannot know then what became of it.
+pub(super) fn need_reply(session: &Session) -> Outcome {
+    match session.shmem().requests().last() {
+        Some(request) if !request.need_reply => Err(Stop::skip(
+            "the back-end does not ask the front-end for acknowledgements",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A device with a display, the channel for shared memory, and context 1 for images with its query
 /// ring, resource 100.
 pub(super) fn host_blobs(trial: &mut Trial) -> Result<(Session, ImageContext), Stop> {
+    let alignment = trial.config().and_then(|config| config.get(16..20));
+    let alignment = alignment.map_or(1, |bytes| u32_at(bytes, 0));
+    if u64::from(alignment) > PAGE {
+        return Err(Stop::skip(format_args!(
+            "blob_alignment is {alignment}, and blobs are mapped here at multiples of a page"
+        )));
+    }
     let mut session = trial.session(&with_host_blobs())?;
     need_cross_domain(&mut session)?;
-    session.shmem().require_seals(false);
+    only_the_specification(&session);
     let context = ImageContext::new(&mut session.gpu, 1, 100)?;
     Ok((session, context))
 }

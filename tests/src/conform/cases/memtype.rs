@@ -74,7 +74,7 @@ fn extended() -> SessionOptions {
 fn start(trial: &mut Trial) -> Result<(Session, ImageContext), Stop> {
     let mut session = trial.session(&extended())?;
     need_cross_domain(&mut session)?;
-    session.shmem().require_seals(false);
+    kit::only_the_specification(&session);
     let context = ImageContext::new(&mut session.gpu, 1, 100)?;
     Ok((session, context))
 }
@@ -162,7 +162,7 @@ fn acknowledged_alone(trial: &mut Trial) -> Outcome {
     session.vhost.set_protocol_features(without_ack)?;
     session.vhost.barrier()?;
     need_cross_domain(&mut session)?;
-    session.shmem().require_seals(false);
+    kit::only_the_specification(&session);
     let context = ImageContext::new(&mut session.gpu, 1, 100)?;
     let info = context.image(&mut session.gpu, ImageRequest::xrgb(64, 64))?;
     let create = context.blob_request(200, &info);

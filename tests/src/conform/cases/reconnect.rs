@@ -283,7 +283,7 @@ fn mappings_gone(trial: &mut Trial) -> Outcome {
     drop(first);
     let mut session = next(trial, &with_host_blobs())?;
     need_cross_domain(&mut session)?;
-    session.shmem().require_seals(false);
+    kit::only_the_specification(&session);
     let context = ImageContext::new(&mut session.gpu, 1, 100)?;
     map_at_zero(&mut session, &context)?;
     kit::works(&mut session)

@@ -115,7 +115,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::Reset,
         number: 13,
         name: "a ring that was disabled goes on when it is enabled",
-        sentences: &["vu-6", "vu-10"],
+        sentences: &["vu-5"],
         needs: Needs::features(feature::PROTOCOL_FEATURES),
         run: disabled_ring,
     },

@@ -1,7 +1,7 @@
 //! RESOURCE_ASSIGN_UUID.
 
 use super::common::{refused, whole};
-use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
+use crate::conform::case::{Case, Group, Needs, Outcome, check};
 use crate::conform::trial::Trial;
 use crate::frontend::message::feature;
 use crate::frontend::request;
@@ -25,12 +25,6 @@ const fn case(
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    case(
-        1,
-        "a resource keeps the UUID that it was given first",
-        &["gpu-uuid-1"],
-        same_uuid_each_time,
-    ),
     case(
         2,
         "a UUID for a resource that is not there is refused",
@@ -56,17 +50,6 @@ pub(super) const CASES: &[Case] = &[
         not_inherited,
     ),
 ];
-
-fn same_uuid_each_time(trial: &mut Trial) -> Outcome {
-    let mut session = trial.start()?;
-    session.gpu.create_2d(1, 2, 16, 16)?;
-    let first = session.gpu.assign_uuid(1)?;
-    check(first != [0; 16], "the UUID is all zeros")?;
-    session.gpu.create_2d(2, 2, 16, 16)?;
-    session.gpu.assign_uuid(2)?;
-    equal("UUID at the second ask", session.gpu.assign_uuid(1)?, first)?;
-    Trial::usable(&mut session)
-}
 
 fn unknown_resource(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;

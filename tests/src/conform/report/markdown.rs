@@ -37,8 +37,10 @@ fn cell(run: &Run, group: Option<Group>) -> String {
     let passed = findings.iter().filter(|one| one.verdict == Verdict::Pass);
     let skipped = |verdict: &Verdict| matches!(verdict, Verdict::Skip(_));
     let asked = findings.iter().filter(|one| !skipped(&one.verdict));
-    match (passed.count(), asked.count()) {
-        (_, 0) => " – |".to_owned(),
-        (passed, asked) => format!(" {passed} of {asked} |"),
+    let (passed, asked) = (passed.count(), asked.count());
+    match (asked, findings.len() - asked) {
+        (0, _) => " – |".to_owned(),
+        (_, 0) => format!(" {passed} of {asked} |"),
+        (_, skipped) => format!(" {passed} of {asked}, {skipped} not asked |"),
     }
 }

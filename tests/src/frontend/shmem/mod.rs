@@ -64,6 +64,8 @@ pub struct ShmemRequest {
     pub len: u64,
     /// Flags.
     pub flags: u64,
+    /// Whether it asked for an acknowledgement.
+    pub need_reply: bool,
     /// When it came.
     pub at: Instant,
 }

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) silent: bool,
     /// Whether files need no seals.
     pub(super) any_file: bool,
+    /// Whether a request need not ask for an acknowledgement.
+    pub(super) any_reply: bool,
     pub(super) serving: bool,
     pub(super) closing: bool,
     pub(super) closed: bool,
@@ -66,7 +68,9 @@ fn try_handle(
         false => Err(format!("{what}: {header:?} {payload:x?}")),
     };
     let need_reply = if state.silent { 0 } else { FLAG_NEED_REPLY };
-    check(header.flags == FLAG_VERSION | need_reply, "header flags")?;
+    let optional = if state.any_reply { need_reply } else { 0 };
+    let flags = header.flags | optional;
+    check(flags == FLAG_VERSION | need_reply, "header flags")?;
     check(payload.len() == PAYLOAD, "length of the payload")?;
     let request = ShmemRequest {
         kind: header.request,
@@ -74,6 +78,7 @@ fn try_handle(
         offset: u64_at(payload, 16),
         len: u64_at(payload, 24),
         flags: u64_at(payload, 32),
+        need_reply: header.flags & FLAG_NEED_REPLY != 0,
         at: Instant::now(),
     };
     state.requests.push(request);

@@ -113,6 +113,12 @@ impl ShmemServer {
         self.shared.lock().any_file = !on;
     }
 
+    /// Whether a request must ask for an acknowledgement where it may. Our daemon does; the
+    /// specification leaves it to the back-end.
+    pub fn require_replies(&self, on: bool) {
+        self.shared.lock().any_reply = !on;
+    }
+
     /// Whether requests are read at all; crosvm reads none while the device is not active.
     pub fn set_serving(&self, on: bool) {
         self.shared.lock().serving = on;

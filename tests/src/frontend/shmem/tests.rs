@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
+use super::rules::{State, handle};
 use super::*;
 use crate::frontend::memory::PAGE;
 use crate::frontend::message::{FLAG_NEED_REPLY, FLAG_VERSION, Header, u64_at};
@@ -157,6 +158,32 @@ fn memory_types_are_read_where_they_were_agreed_on_and_broken_rules_elsewhere() 
             assert_eq!(code, 1, "{flags:#x}");
         }
         assert_eq!(server.violations().len(), broken + 5);
+    }
+}
+
+#[test]
+fn a_request_need_not_ask_for_an_answer_where_that_is_no_rule() {
+    let header = |flags| Header {
+        request: SHMEM_MAP,
+        flags,
+        size: PAYLOAD as u32,
+    };
+    for (strict, flags, kept) in [
+        (true, FLAG_VERSION, false),
+        (true, FLAG_VERSION | FLAG_NEED_REPLY, true),
+        (false, FLAG_VERSION, true),
+        (false, FLAG_VERSION | FLAG_NEED_REPLY, true),
+        (false, FLAG_VERSION | 1 << 4, false),
+    ] {
+        let mut state = State {
+            size: 1 << 20,
+            any_reply: !strict,
+            ..State::default()
+        };
+        let fields = [1, 0, 0, PAGE, FLAG_WRITABLE];
+        let payload: Vec<u8> = fields.iter().flat_map(|f| f.to_ne_bytes()).collect();
+        handle(&mut state, header(flags), &payload, vec![file(SEALED)]);
+        assert_eq!(state.violations.is_empty(), kept, "{strict} {flags:#x}");
     }
 }
 
