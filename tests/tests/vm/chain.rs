@@ -7,31 +7,31 @@ use nosnoop_tests::lab::programs;
 use super::prepared;
 
 /// All that is to be seen, typed in from the policy: write-combining only where the memory is, and
-/// the operator vouches for what is below. With `--noncoherent=off`, also on vgem and with the
-/// operator's word, memory is plain.
-const EXPECTED: &str = "                 memfd        memfd        vgem         vgem         vgem         vgem         memfd
-                 auto         honored      honored      auto         ignored      off          told-WC
-------------------------------------------------------------------------------------------------------------
-1 GPU access     no device:   no device:   no device:   no device:   no device:   no device:   no device:
-                 CPU only     CPU only     CPU only     CPU only     CPU only     CPU only     CPU only
-------------------------------------------------------------------------------------------------------------
-2 host mapping   WB           WB           WC           not mapped   not mapped   WB           WB
-                 X------UW    X------UW    X-----TUW                              X------UW    X------UW
-------------------------------------------------------------------------------------------------------------
-3 memory slot    NPT WB       NPT WB       NPT WB       not mapped   not mapped   NPT WB       NPT WB
-                 63 pages     63 pages     63 pages                               63 pages     63 pages
-------------------------------------------------------------------------------------------------------------
-4 guest told     map_info     map_info     map_info     map_info     map_info     map_info     map_info
-                 1            1            3            1, refused   1, refused   1            3
-------------------------------------------------------------------------------------------------------------
-5 guest mapping  WB           WB           WC           not mapped   not mapped   WB           WC
-                 X------UW    X------UW    X-----TUW                              X------UW    X-----TUW
-------------------------------------------------------------------------------------------------------------
-bytes both ways  equal        equal        equal        -            -            equal        equal
-------------------------------------------------------------------------------------------------------------
-verdict          whole        whole        whole        refused      refused      whole        BROKEN
-                                                                                               at link 2
-------------------------------------------------------------------------------------------------------------
+/// the operator vouches for what is below. On vgem, memory is plain with `--noncoherent=off` (here
+/// with the operator's word) and with `=coerce` (without it).
+const EXPECTED: &str = "                 memfd        memfd        vgem         vgem         vgem         vgem         vgem         memfd
+                 auto         honored      honored      auto         ignored      off          coerce       told-WC
+-------------------------------------------------------------------------------------------------------------------------
+1 GPU access     no device:   no device:   no device:   no device:   no device:   no device:   no device:   no device:
+                 CPU only     CPU only     CPU only     CPU only     CPU only     CPU only     CPU only     CPU only
+-------------------------------------------------------------------------------------------------------------------------
+2 host mapping   WB           WB           WC           not mapped   not mapped   WB           WB           WB
+                 X------UW    X------UW    X-----TUW                              X------UW    X------UW    X------UW
+-------------------------------------------------------------------------------------------------------------------------
+3 memory slot    NPT WB       NPT WB       NPT WB       not mapped   not mapped   NPT WB       NPT WB       NPT WB
+                 63 pages     63 pages     63 pages                               63 pages     63 pages     63 pages
+-------------------------------------------------------------------------------------------------------------------------
+4 guest told     map_info     map_info     map_info     map_info     map_info     map_info     map_info     map_info
+                 1            1            3            1, refused   1, refused   1            1            3
+-------------------------------------------------------------------------------------------------------------------------
+5 guest mapping  WB           WB           WC           not mapped   not mapped   WB           WB           WC
+                 X------UW    X------UW    X-----TUW                              X------UW    X------UW    X-----TUW
+-------------------------------------------------------------------------------------------------------------------------
+bytes both ways  equal        equal        equal        -            -            equal        equal        equal
+-------------------------------------------------------------------------------------------------------------------------
+verdict          whole        whole        whole        refused      refused      whole        whole        BROKEN
+                                                                                                            at link 2
+-------------------------------------------------------------------------------------------------------------------------
 ";
 
 /// The reason for which a case is refused.

@@ -50,7 +50,7 @@ const fn release(name: &'static str, file: &'static str, options: &'static [&'st
 }
 
 /// In the order of the table.
-pub(super) const CASES: [Case; 7] = [
+pub(super) const CASES: [Case; 8] = [
     release("memfd auto", MEMFD, &[]),
     release("memfd honored", MEMFD, &["--vmm-memtype", "honored"]),
     release(
@@ -75,6 +75,11 @@ pub(super) const CASES: [Case; 7] = [
             "--noncoherent",
             "off",
         ],
+    ),
+    release(
+        "vgem coerce",
+        MEMFD,
+        &["--render-node", VGEM, "--noncoherent", "coerce"],
     ),
     // Cached memory announced as what it is not: the check has to see it.
     Case {
