@@ -7,7 +7,7 @@ use super::stats::Spread;
 use crate::xml::escaped;
 
 const LINE: f64 = 18.0;
-const LABELS: f64 = 330.0;
+const LABELS: f64 = 400.0;
 const WIDTH: f64 = 420.0;
 const NUMBERS: f64 = 150.0;
 const TOP: f64 = 58.0;
@@ -170,7 +170,7 @@ mod tests {
         assert!(text.contains("&lt;fast&gt;") && text.contains("t &amp; u"));
         let text = draw("t", "m", &[("slow", spread(0.5, 0.5, 0.5))]);
         assert!(
-            text.contains("<rect x=\"330.0\" y=\"61.0\" width=\"210.0\""),
+            text.contains("<rect x=\"400.0\" y=\"61.0\" width=\"210.0\""),
             "{text}"
         );
         assert_eq!(file_name("a b/c-1.2"), "a-b-c-1.2");
