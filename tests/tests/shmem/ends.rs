@@ -71,7 +71,8 @@ fn a_reset_by_message_alone_asks_for_nothing_before_the_device_runs_again() -> R
     rig.vhost.reset_device()?;
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(rig.shmem().count(), 1);
-    // The rings go on where they are: the message has only disabled them.
+    // The rings go on where they are: the message has disabled them, and taken the features back.
+    rig.vhost.set_features(rig.features)?;
     for index in [0, 1] {
         rig.vhost.set_vring_enable(index, true)?;
     }
