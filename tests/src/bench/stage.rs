@@ -6,7 +6,7 @@ use super::Missing;
 use crate::frontend::message::{feature, protocol};
 use crate::frontend::{Daemon, DisplayConfig, Error, Session, SessionOptions, request, response};
 use crate::lab::usage::{self, Usage};
-use crate::peers::Prepared;
+use crate::peers::{Prepared, short_path};
 
 /// Bytes of guest memory: two large pictures, each in pages of their own, and what is around.
 const RAM: u64 = 256 << 20;
@@ -186,15 +186,6 @@ fn one_line(text: &str) -> String {
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(MOST)
         .collect()
-}
-
-/// The last three parts of a path: what comes before is about the machine.
-fn short_path(word: &str) -> String {
-    let parts: Vec<&str> = word.split('/').collect();
-    match parts.len() {
-        0..=4 => word.to_owned(),
-        len => parts[len - 3..].join("/"),
-    }
 }
 
 #[cfg(test)]

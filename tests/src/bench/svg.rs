@@ -164,7 +164,7 @@ mod tests {
         let text = draw("t & u", "m", &[("<fast>", spread(2.0, 2.0, 2.0))]);
         // 1 is in the middle of the scale from 0.5 to 2.
         assert!(
-            text.contains("<rect x=\"540.0\" y=\"61.0\" width=\"210.0\""),
+            text.contains("<rect x=\"610.0\" y=\"61.0\" width=\"210.0\""),
             "{text}"
         );
         assert!(text.contains("&lt;fast&gt;") && text.contains("t &amp; u"));

@@ -15,7 +15,7 @@ use rustix::process::{
 use tempfile::TempDir;
 
 use crate::frontend::daemon;
-use crate::peers::{Peer, Prepared, SOCKET, is_name, quoted};
+use crate::peers::{Peer, Prepared, SOCKET, is_name, quoted, short_path};
 
 /// Lines of standard error that are kept; some back-ends write one for each bad command.
 const KEPT_LINES: usize = 200;
@@ -342,7 +342,8 @@ fn listen_to(pipe: impl BufRead, said: &Mutex<Said>) {
         let line = String::from_utf8_lossy(&line).into_owned();
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.panic.is_none() && line.contains("panicked at") {
-            said.panic = Some(line.trim().to_owned());
+            let words: Vec<_> = line.split_whitespace().map(short_path).collect();
+            said.panic = Some(words.join(" "));
         }
         if said.last.len() == KEPT_LINES {
             said.last.pop_front();

@@ -16,6 +16,16 @@ use crate::lab::{LabError, Result, programs};
 /// What stands for the socket's path in a command line.
 pub const SOCKET: &str = "{socket}";
 
+/// The last three parts of a path that a program names, as a report shows it: what comes before is
+/// about the machine.
+pub(crate) fn short_path(word: &str) -> String {
+    let parts: Vec<&str> = word.split('/').collect();
+    match parts.len() {
+        0..=4 => word.to_owned(),
+        len => parts[len - 3..].join("/"),
+    }
+}
+
 /// A back-end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
