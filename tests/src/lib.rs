@@ -28,6 +28,7 @@ pub mod glob;
 pub mod lab;
 pub mod peers;
 pub mod readme;
+pub mod results;
 pub mod verify;
 #[cfg(target_arch = "x86_64")]
 pub mod vmm;

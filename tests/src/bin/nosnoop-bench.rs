@@ -6,24 +6,22 @@
     reason = "its results go to standard output, its errors to standard error"
 )]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use nosnoop_tests::bench::case::{Case, machine_limits};
-use nosnoop_tests::bench::report::{Report, Skipped};
+use nosnoop_tests::bench::report::Skipped;
 use nosnoop_tests::bench::{self, Plan, svg, text};
 use nosnoop_tests::frontend::error::set_patience;
 use nosnoop_tests::glob::matches;
-use nosnoop_tests::lab::report::write_report;
-use nosnoop_tests::lab::{LabError, Result, programs, say};
+use nosnoop_tests::lab::{LabError, Result, say};
 use nosnoop_tests::peers::{Peer, Prepared};
-use nosnoop_tests::readme;
+use nosnoop_tests::results::{self, Places, Results};
 
-/// The section of a document for the results.
-const SECTION: &str = "bench";
+/// The folder of the results, and a document's section for them.
+const NAME: &str = "bench";
 
 /// Measures nosnoop-gpu and other vhost-user GPU back-ends by turns in one run, with the machine's own limits.
 #[derive(Parser)]
@@ -55,18 +53,11 @@ struct Arguments {
     /// Also so many idle daemons of each kind at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     scale: Option<u16>,
-    /// Where the numbers go as JSON [target/bench/bench.json].
-    #[arg(long, value_name = "PATH")]
-    json: Option<PathBuf>,
     /// The folder for the plots [target/bench].
     #[arg(long, value_name = "DIR")]
     svg: Option<PathBuf>,
-    /// Where the table goes as Markdown [target/bench/bench.md].
-    #[arg(long, value_name = "PATH")]
-    markdown: Option<PathBuf>,
-    /// A document into whose section 'bench', between its marks, the table goes too.
-    #[arg(long, value_name = "PATH")]
-    readme: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
 }
 
 fn seconds(text: &str) -> std::result::Result<Duration, String> {
@@ -130,76 +121,6 @@ fn backends(arguments: &Arguments) -> Result<(Vec<Prepared>, Vec<Skipped>)> {
     Ok((found, skipped))
 }
 
-fn folder_of(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => {
-            fs::create_dir_all(folder).map_err(LabError::context(folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(LabError::context(path.display()))?;
-    say(format_args!("written to {}", path.display()));
-    Ok(())
-}
-
-/// Where the results go.
-struct Places {
-    json: PathBuf,
-    markdown: PathBuf,
-    svg: PathBuf,
-    readme: Option<PathBuf>,
-}
-
-impl Places {
-    fn of(arguments: &Arguments) -> Self {
-        let usual = programs::target_folder().join("bench");
-        let path = |given: &Option<PathBuf>, name: &str| {
-            let given = given.clone();
-            given.unwrap_or_else(|| usual.join(name))
-        };
-        Self {
-            json: path(&arguments.json, "bench.json"),
-            markdown: path(&arguments.markdown, "bench.md"),
-            svg: path(&arguments.svg, ""),
-            readme: arguments.readme.clone(),
-        }
-    }
-
-    /// Makes the folders and sees that everything can be written: a measurement takes long, and its
-    /// results are not to be lost at its end.
-    fn check(&self) -> Result<()> {
-        for file in [&self.json, &self.markdown] {
-            folder_of(file)?;
-            let opened = fs::OpenOptions::new().append(true).create(true).open(file);
-            opened.map_err(LabError::context(file.display()))?;
-        }
-        fs::create_dir_all(&self.svg).map_err(LabError::context(self.svg.display()))?;
-        let probe = tempfile::tempfile_in(&self.svg);
-        probe.map_err(LabError::context(self.svg.display()))?;
-        match &self.readme {
-            Some(path) => readme::check(path, SECTION),
-            None => Ok(()),
-        }
-    }
-
-    fn write(&self, report: &Report) -> Result<()> {
-        write_report(report, &self.json)?;
-        say(format_args!("written to {}", self.json.display()));
-        let table = text::markdown(report);
-        write(&self.markdown, &table)?;
-        if let Some(path) = &self.readme {
-            readme::put(path, SECTION, &table)?;
-        }
-        for plot in svg::plots(report) {
-            write(&self.svg.join(&plot.file), &plot.text)?;
-        }
-        Ok(())
-    }
-}
-
 fn run(arguments: &Arguments) -> Result<()> {
     let cases = cases(&arguments.only)?;
     if arguments.list {
@@ -209,8 +130,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let (backends, skipped) = backends(arguments)?;
-    let places = Places::of(arguments);
-    places.check()?;
+    let results = Results::at(&arguments.places, NAME)?;
+    let plots = results::folder_at(arguments.svg.as_deref(), NAME)?;
     let plan = Plan {
         // The machine's own limits belong to the whole table.
         limits: match arguments.only.is_empty() {
@@ -225,7 +146,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut report = bench::run(&plan, &backends);
     report.skipped = skipped;
     println!("{}", text::plain(&report));
-    places.write(&report)?;
+    let tables = text::markdown(&report);
+    results.write(&report, &tables, &tables)?;
+    for plot in svg::plots(&report) {
+        results::write(&plots.join(&plot.file), &plot.text)?;
+    }
     match report.subject_failures() {
         failures if failures.is_empty() => Ok(()),
         failures => Err(LabError::failed(failures.join("\n"))),

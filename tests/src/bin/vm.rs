@@ -2,8 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "its results go to standard output")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,9 +12,14 @@ use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
 use nosnoop_tests::lab::driver_tests::{self, Column, List, Report};
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
-use nosnoop_tests::lab::report::write_report;
+use nosnoop_tests::lab::report::read_report;
 use nosnoop_tests::lab::root::Root;
-use nosnoop_tests::lab::{LabError, Result, bench, programs, say};
+use nosnoop_tests::lab::{LabError, Result, bench, say};
+use nosnoop_tests::results::{self, Places, Results};
+
+/// The folders of the results, and a document's sections for them.
+const BENCH: &str = "vm-bench";
+const CONFORM: &str = "vm-conform";
 
 /// Boots a Linux guest on a virtio-gpu backend.
 #[derive(Parser)]
@@ -74,6 +78,14 @@ struct Conform {
     /// Only the short list, as `cargo verify` runs it.
     #[arg(long)]
     short: bool,
+    /// The results of an earlier run, from its JSON, instead of running anything.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["devices", "only", "short"])]
+    from: Option<PathBuf>,
+    /// Where a page with all results goes [target/vm-conform/vm-conform.html].
+    #[arg(long, value_name = "PATH")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
 }
 
 #[derive(Args)]
@@ -87,6 +99,14 @@ struct Bench {
     /// Rounds of the bench task in each turn.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
+    /// The results of an earlier run, from its JSON, instead of running anything.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["backends", "turns", "rounds"])]
+    from: Option<PathBuf>,
+    /// The folder for the chart [target/vm-bench].
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
 }
 
 fn task(name: &str) -> std::result::Result<Task, String> {
@@ -114,16 +134,19 @@ fn conform(arguments: &Conform) -> Result<()> {
         Some(_) => Explanations::none(),
         None => Explanations::fixed(&list)?,
     };
-    let comparison = driver_tests::run(&list, &arguments.devices, |test| {
-        let only = arguments.only.as_ref();
-        only.is_none_or(|text| test.name.contains(text)) && (test.short || !arguments.short)
-    })?;
+    let results = Results::at(&arguments.places, CONFORM)?;
+    let page = results::file_at(arguments.html.as_deref(), CONFORM, "vm-conform.html")?;
+    let comparison = match &arguments.from {
+        Some(file) => read_report(file)?,
+        None => driver_tests::run(&list, &arguments.devices, |test| {
+            let only = arguments.only.as_ref();
+            only.is_none_or(|text| test.name.contains(text)) && (test.short || !arguments.short)
+        })?,
+    };
     let report = Report::new(&comparison, &explanations, &list);
     println!("{}", report.text());
-    let folder = results("vm-conform")?;
-    write_report(&comparison, &folder.join("conform.json"))?;
-    write(&folder, "conform.html", &report.html())?;
-    write(&folder, "conform.md", &report.markdown())?;
+    results.write(&comparison, &report.markdown(), &report.summary())?;
+    results::write(&page, &report.html())?;
     if let Some(why) = comparison.broken {
         return Err(LabError::failed(format!(
             "broken off, with what was found written: {why}"
@@ -194,29 +217,25 @@ fn boot(boot: &Boot) -> Result<()> {
     Ok(())
 }
 
-/// Writes a text file into `folder` and says so.
-fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
-    let path = folder.join(name);
-    fs::write(&path, text).map_err(LabError::context(path.display()))?;
-    println!("written to {}", path.display());
-    Ok(())
-}
-
-/// The folder of that name among the build results.
-fn results(name: &str) -> Result<PathBuf> {
-    let folder = programs::target_folder().join(name);
-    fs::create_dir_all(&folder).map_err(LabError::context(folder.display()))?;
-    Ok(folder)
-}
-
 fn bench(arguments: &Bench) -> Result<()> {
-    let lab = Lab::prepare()?;
-    let measurement = bench::run(&lab, &arguments.backends, arguments.turns, arguments.rounds)?;
+    let results = Results::at(&arguments.places, BENCH)?;
+    let plots = results::folder_at(arguments.svg.as_deref(), BENCH)?;
+    let measurement = match &arguments.from {
+        Some(file) => read_report(file)?,
+        None => {
+            let Bench {
+                backends,
+                turns,
+                rounds,
+                ..
+            } = arguments;
+            bench::run(&Lab::prepare()?, backends, *turns, *rounds)?
+        }
+    };
     println!("{}\n{}", measurement.heading(), measurement.table());
-    let folder = results("vm-bench")?;
-    write_report(&measurement, &folder.join("bench.json"))?;
-    write(&folder, "rates.svg", &measurement.chart())?;
-    write(&folder, "bench.md", &measurement.markdown())
+    let table = measurement.markdown();
+    results.write(&measurement, &table, &table)?;
+    results::write(&plots.join("rates.svg"), &measurement.chart())
 }
 
 fn main() -> ExitCode {

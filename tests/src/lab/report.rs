@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use nosnoop_guest::wire::{Driver, Step};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::picture::Comparison;
 use super::{LabError, Result};
@@ -29,7 +30,7 @@ pub struct CheckedStep {
 }
 
 /// Milliseconds from QEMU's start.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct BootTimes {
     /// To the first word of the guest program.
     pub program_ms: u64,
@@ -88,6 +89,15 @@ impl Report {
 pub fn write_report(report: &impl Serialize, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(report).map_err(LabError::context("the report"))?;
     fs::write(path, text + "\n").map_err(LabError::context(path.display()))
+}
+
+/// Reads a report that [`write_report`] wrote.
+///
+/// # Errors
+/// When the file cannot be read, or is no such report.
+pub fn read_report<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(LabError::context(path.display()))?;
+    serde_json::from_str(&text).map_err(LabError::context(path.display()))
 }
 
 /// How many modes the text for people shows.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nosnoop_guest::wire::{Event, Order, Step, Task};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::backend::{Backend, Kind};
 use super::demo::{Lab, STEP_LIMIT, wait_for_driver};
@@ -31,7 +31,7 @@ const REST: Duration = Duration::from_secs(2);
 const BENCH_LIMIT: Duration = Duration::from_secs(300);
 
 /// One measured rate.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rate {
     /// What was repeated.
     pub what: String,
@@ -46,7 +46,7 @@ pub struct Rate {
 }
 
 /// A backend with an idle guest.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Idle {
     /// Its memory before any guest; none where QEMU is the GPU, here and below.
     pub fresh: Option<Usage>,
@@ -59,7 +59,7 @@ pub struct Idle {
 }
 
 /// One backend's turn.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Turn {
     /// Which backend.
     pub backend: String,
@@ -82,7 +82,7 @@ impl Turn {
 }
 
 /// All turns.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measurement {
     /// QEMU's version.
     pub qemu: String,

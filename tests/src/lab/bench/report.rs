@@ -163,7 +163,7 @@ impl Measurement {
         cells.iter().map(line).collect()
     }
 
-    /// The table and where the charts are, as Markdown.
+    /// The table with where and how it was made, as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
         let line = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
@@ -171,10 +171,16 @@ impl Measurement {
         let head = rows.next().unwrap_or_default();
         let body = rows.map(|row| line(&row)).collect::<String>();
         let rule = format!("|---|{}\n", "---:|".repeat(head.len().saturating_sub(1)));
+        let turns = self.turns.iter().map(|turn| turn.turn + 1).max();
+        let emulated = match self.accelerator.as_str() {
+            "tcg" => " The guest's processor is emulated: the numbers compare back-ends, no more.",
+            _ => "",
+        };
         format!(
-            "{}\n\n{}{rule}{body}\n![rates, relative to the first backend](rates.svg)\n",
+            "{}\n\n{}{rule}{body}\nMedians of {} turns.{emulated}\n",
             self.heading(),
-            line(&head)
+            line(&head),
+            turns.unwrap_or_default()
         )
     }
 
@@ -199,6 +205,7 @@ impl Measurement {
 mod tests {
     use super::super::{BootTimes, Idle, Rate};
     use super::*;
+    use crate::lab::report::{read_report, write_report};
 
     fn turn(backend: &str, turn: u32, per_second: f64) -> Turn {
         let rate = Rate {
@@ -261,11 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_is_read_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let written = measurement();
+        write_report(&written, file.path()).unwrap();
+        let read: Measurement = read_report(file.path()).unwrap();
+        assert_eq!(read.markdown(), written.markdown());
+    }
+
+    #[test]
     fn markdown_and_chart_have_every_backend() {
         let measurement = measurement();
         let text = measurement.markdown();
         assert!(text.contains("\n|  | a | b |\n|---|---:|---:|\n"), "{text}");
         assert!(text.contains("| update, per s | 6.0 | 70.0 |"), "{text}");
+        assert!(text.contains("\nMedians of 3 turns. The guest's"), "{text}");
         let chart = measurement.chart();
         // The first is 1 by definition.
         assert!(

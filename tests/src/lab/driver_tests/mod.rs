@@ -114,7 +114,7 @@ impl Column {
 }
 
 /// A column's results.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
     /// The device.
     pub column: Column,
@@ -199,7 +199,7 @@ fn run_on_machine(machine: &mut Machine<'_>, tests: &[Test], outcomes: &mut Vec<
 }
 
 /// Everything that was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Comparison {
     /// QEMU's version.
     pub qemu: String,

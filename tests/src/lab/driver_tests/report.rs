@@ -63,7 +63,12 @@ impl<'a> Report<'a> {
             ..
         } = self.comparison;
         let tests = self.comparison.tests.len();
-        format!("{tests} tests, guest Linux {kernel}, {qemu}, accelerator {accelerator}, {date}")
+        let broken = self.comparison.broken.iter();
+        let broken = broken.map(|why| format!("; broken off: {why}"));
+        format!(
+            "{tests} tests, guest Linux {kernel}, {qemu}, accelerator {accelerator}, {date}{}",
+            broken.collect::<String>()
+        )
     }
 
     /// The number of each verdict, for each device: name, counts, machines and seconds.
@@ -81,6 +86,26 @@ impl<'a> Report<'a> {
             row
         };
         results.map(row).collect()
+    }
+
+    fn count_table(&self) -> Part {
+        Part::Table {
+            head: COUNTS.map(str::to_owned).to_vec(),
+            rows: self.counts(),
+        }
+    }
+
+    /// The counts alone, as Markdown.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let remarkable = self.remarkable();
+        let explained = remarkable.iter().filter(|test| test.explanation.is_some());
+        let words = format!(
+            "Tests that fail, make the kernel complain or differ: {}, of them explained: {}.\n",
+            remarkable.len(),
+            explained.count()
+        );
+        Part::Paragraph(self.heading()).markdown() + &self.count_table().markdown() + &words
     }
 
     /// For the terminal.
@@ -116,10 +141,7 @@ impl<'a> Report<'a> {
         let mut parts = vec![
             Part::Heading("Driver tests".to_owned()),
             Part::Paragraph(self.heading()),
-            Part::Table {
-                head: COUNTS.map(str::to_owned).to_vec(),
-                rows: self.counts(),
-            },
+            self.count_table(),
             Part::Heading("Failures and differences".to_owned()),
         ];
         let rows = self.remarkable().into_iter().map(|test| {
@@ -264,6 +286,20 @@ mod tests {
     use super::super::Column;
     use super::super::tests::comparison;
     use super::*;
+    use crate::lab::report::{read_report, write_report};
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let mut written = comparison(&[Column::HostBlobs], &[("a", &[Verdict::Warn])]);
+        written.broken = Some("qemu: no guest".to_owned());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write_report(&written, file.path()).unwrap();
+        let read: Comparison = read_report(file.path()).unwrap();
+        let (list, none) = (List::fixed().unwrap(), Explanations::none());
+        let page = |comparison| Report::new(comparison, &none, &list).markdown();
+        assert_eq!(page(&read), page(&written));
+        assert!(page(&read).contains("; broken off: qemu: no guest\n"));
+    }
 
     #[test]
     fn a_report_shows_counts_differences_and_what_is_left_out() {
@@ -295,6 +331,14 @@ mod tests {
         ] {
             assert!(markdown.contains(line), "{line} is not in\n{markdown}");
         }
+        let summary = report.summary();
+        for line in [
+            "| ours | 0 | 0 | 1 | 1 | 1 | 9 |",
+            "differ: 1, of them explained: 0.\n",
+        ] {
+            assert!(summary.contains(line), "{line} is not in\n{summary}");
+        }
+        assert!(!summary.contains("| a |"), "{summary}");
         let html = report.html();
         for piece in [
             "<td class=\"FAIL\">FAIL</td>",

@@ -39,7 +39,7 @@ impl fmt::Display for Verdict {
 }
 
 /// A test's verdict on one device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// How it went.
     pub verdict: Verdict,
