@@ -241,6 +241,40 @@ pub struct Case {
     pub run: fn(&mut Trial) -> Outcome,
 }
 
+impl Group {
+    /// A case of this group that needs nothing but a vhost-user GPU.
+    #[must_use]
+    pub const fn case(
+        self,
+        number: u32,
+        name: &'static str,
+        sentences: &'static [&'static str],
+        run: fn(&mut Trial) -> Outcome,
+    ) -> Case {
+        self.case_needing(Needs::NOTHING, number, name, sentences, run)
+    }
+
+    /// A case of this group for back-ends that offer `needs`.
+    #[must_use]
+    pub const fn case_needing(
+        self,
+        needs: Needs,
+        number: u32,
+        name: &'static str,
+        sentences: &'static [&'static str],
+        run: fn(&mut Trial) -> Outcome,
+    ) -> Case {
+        Case {
+            group: self,
+            number,
+            name,
+            sentences,
+            needs,
+            run,
+        }
+    }
+}
+
 impl Case {
     /// `GROUP-NUMBER`, such as `2d-07`.
     #[must_use]

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::case::{Outcome, Stop};
+use super::case::Stop;
 use super::probe::Probe;
 use crate::frontend::{Error, Session, SessionOptions, VhostUser};
 
@@ -130,24 +130,5 @@ impl Trial {
     pub fn session(&mut self, options: &SessionOptions) -> Result<Session, Stop> {
         let vhost = self.connect()?;
         Ok(Session::over(vhost, options)?)
-    }
-
-    /// Ends a case in which the device must have stayed usable: it answers GET_DISPLAY_INFO, and the
-    /// rules of the display socket and of the shared-memory channel were kept so far.
-    ///
-    /// # Errors
-    /// [`Stop::Fail`] with the rule.
-    pub fn usable(session: &mut Session) -> Outcome {
-        session.gpu.display_info()?;
-        if session.has_display() {
-            // Flags have a case of their own.
-            let broken = session
-                .display()
-                .with(|state| state.violations.first().cloned());
-            if let Some(rule) = broken {
-                return Err(Stop::fail(format_args!("display socket: {rule}")));
-            }
-        }
-        Ok(session.check_shmem()?)
     }
 }

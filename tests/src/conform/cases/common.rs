@@ -7,6 +7,7 @@ use crate::conform::trial::Trial;
 use crate::frontend::driver::Resource;
 use crate::frontend::message::u32_at;
 use crate::frontend::pixels::{BGRX, Picture, noise};
+use crate::frontend::request::{self, Cursor};
 use crate::frontend::response::{self, resp};
 use crate::frontend::{DisplayConfig, Rect, Response, Session, SessionOptions, patience};
 
@@ -73,6 +74,63 @@ pub(super) fn whole(what: &str, response: &Response, kind: u32, len: usize) -> O
     )
 }
 
+/// Ends a case in which the device must have stayed usable: both queues answer, whatever it is, and
+/// the rules of the display socket and of the shared-memory channel were kept so far.
+pub(super) fn works(session: &mut Session) -> Outcome {
+    answers(session)?;
+    session.gpu.move_cursor(Cursor::default())?;
+    if session.has_display() {
+        let broken = session
+            .display()
+            .with(|state| state.violations.first().cloned());
+        if let Some(rule) = broken {
+            return Err(Stop::fail(format_args!("display socket: {rule}")));
+        }
+    }
+    Ok(session.check_shmem()?)
+}
+
+/// Checks that the control queue answers: what, is the affair of other cases.
+pub(super) fn answers(session: &mut Session) -> Outcome {
+    let nobody = request::unref(0x7fff_fff0);
+    answered(session, "RESOURCE_UNREF of no resource", &nobody).map(|_| ())
+}
+
+/// The picture that a case begins with, where it is about something else.
+///
+/// # Errors
+/// [`Stop::Skip`] when it is not shown: nothing can be said then about what the case is about.
+pub(super) fn begin<T>(shown: Result<T, Stop>) -> Result<T, Stop> {
+    shown.map_err(|stop| match stop {
+        Stop::Fail(why) => Stop::skip(format_args!(
+            "the picture that it begins with is not shown (2d-01 is about that): {why}"
+        )),
+        skip => skip,
+    })
+}
+
+/// Shows resource 1, of 64 x 64 pixels of noise, on scanout 0.
+pub(super) fn show(session: &mut Session, seed: u64) -> Outcome {
+    let resource = show_new(session, 64, 64)?;
+    paint(session, &resource, seed).map(drop)
+}
+
+/// Resource 1 of this size, all of it on scanout 0, with nothing in it yet.
+fn show_new(session: &mut Session, width: u32, height: u32) -> Result<Resource, Stop> {
+    let resource = session.gpu.create_picture(1, BGRX, width, height)?;
+    session.gpu.set_scanout(0, 1, resource.rect())?;
+    Ok(resource)
+}
+
+/// Fills a resource on scanout 0 with noise, and waits until the display shows it.
+fn paint(session: &mut Session, resource: &Resource, seed: u64) -> Result<Picture, Stop> {
+    let raw = noise(seed, resource.len());
+    session.gpu.show(resource, &raw)?;
+    let picture = Picture::of(BGRX, resource.width, resource.height, &raw);
+    session.display().wait_picture(0, &picture)?;
+    Ok(picture)
+}
+
 /// A picture on scanout 0 that the display has been seen to show.
 pub(super) struct Shown {
     pub(super) session: Session,
@@ -87,13 +145,7 @@ impl Shown {
     /// # Errors
     /// [`Stop::Skip`] when it is not shown: nothing can be said then about what the case is about.
     pub(super) fn new(trial: &mut Trial, width: u32, height: u32) -> Result<Self, Stop> {
-        let shown = Self::on(trial.start()?, width, height);
-        shown.map_err(|stop| match stop {
-            Stop::Fail(why) => Stop::skip(format_args!(
-                "the picture that it begins with is not shown (2d-01 is about that): {why}"
-            )),
-            other => other,
-        })
+        begin(Self::on(trial.start()?, width, height))
     }
 
     /// The same on a device that runs already, by a case that is about this.
@@ -101,24 +153,19 @@ impl Shown {
     /// # Errors
     /// [`Stop::Fail`] when it is not shown.
     pub(super) fn on(mut session: Session, width: u32, height: u32) -> Result<Self, Stop> {
-        let resource = session.gpu.create_picture(1, BGRX, width, height)?;
-        session.gpu.set_scanout(0, 1, resource.rect())?;
-        let mut shown = Self {
+        let resource = show_new(&mut session, width, height)?;
+        let picture = paint(&mut session, &resource, 1)?;
+        Ok(Self {
             session,
             resource,
-            picture: Picture::black(width, height),
-        };
-        shown.paint(1)?;
-        Ok(shown)
+            picture,
+        })
     }
 
     /// Shows other noise.
     pub(super) fn paint(&mut self, seed: u64) -> Outcome {
-        let raw = noise(seed, self.resource.len());
-        self.session.gpu.show(&self.resource, &raw)?;
-        let (width, height) = (self.resource.width, self.resource.height);
-        self.picture = Picture::of(BGRX, width, height, &raw);
-        Ok(self.session.display().wait_picture(0, &self.picture)?)
+        self.picture = paint(&mut self.session, &self.resource, seed)?;
+        Ok(())
     }
 
     /// Checks that the display shows the picture, now that everything sent is through.
@@ -142,7 +189,7 @@ impl Shown {
     pub(super) fn finish(mut self) -> Outcome {
         self.still()?;
         self.paint(99)?;
-        Trial::usable(&mut self.session)
+        works(&mut self.session)
     }
 }
 

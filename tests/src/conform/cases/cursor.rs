@@ -1,7 +1,7 @@
 //! The cursor queue.
 
-use super::common::{displays, settle, whole};
-use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
+use super::common::{displays, settle, whole, works};
+use crate::conform::case::{Case, Group, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::display::{CursorState, kind};
 use crate::frontend::pixels::{BGRA, noise, to_cursor};
@@ -9,97 +9,81 @@ use crate::frontend::request::{self, Cursor};
 use crate::frontend::response::{HEADER, resp};
 use crate::frontend::{Rect, Session};
 
-const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    Case {
-        group: Group::Cursor,
-        number,
-        name,
-        sentences,
-        needs: Needs::NOTHING,
-        run,
-    }
-}
-
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    case(
+    Group::Cursor.case(
         1,
         "UPDATE_CURSOR shows shape, place and hot spot",
         &["gpu-cursor-2", "gpu-cursor-5", "vug-8"],
         update,
     ),
-    case(
+    Group::Cursor.case(
         2,
         "MOVE_CURSOR changes the place and nothing else",
         &["gpu-cursor-3", "gpu-cursor-5", "vug-6"],
         moves,
     ),
-    case(
+    Group::Cursor.case(
         3,
         "MOVE_CURSOR ignores its other fields",
         &["gpu-cursor-4"],
         other_fields,
     ),
-    case(
+    Group::Cursor.case(
         4,
         "UPDATE_CURSOR with resource 0 hides the cursor, as Linux's driver has it",
         &["vug-7"],
         hide,
     ),
-    case(
+    Group::Cursor.case(
         5,
         "both commands are answered RESP_OK_NODATA, with the fence where there is one",
         &["gpu-cursor-2", "gpu-cursor-3", "gpu-fence-3", "gpu-fence-4"],
         answers,
     ),
-    case(
+    Group::Cursor.case(
         6,
         "commands without room for a response are consumed, as Linux's driver sends them",
         &[],
         no_room,
     ),
-    case(
+    Group::Cursor.case(
         7,
         "a shape in A8R8G8B8 has its colours",
         &["gpu-cursor-2", "vug-8"],
         format::<3>,
     ),
-    case(
+    Group::Cursor.case(
         8,
         "a shape in R8G8B8A8 has its colours",
         &["gpu-cursor-2", "vug-8"],
         format::<67>,
     ),
-    case(
+    Group::Cursor.case(
         9,
         "a shape in A8B8G8R8 has its colours",
         &["gpu-cursor-2", "vug-8"],
         format::<121>,
     ),
-    case(
+    Group::Cursor.case(
         10,
         "the shape is what the resource holds at UPDATE_CURSOR",
         &["gpu-cursor-2"],
         repainted,
     ),
-    case(
+    Group::Cursor.case(
         11,
         "each scanout has a cursor of its own",
         &["gpu-cursor-2", "vug-6"],
         per_scanout,
     ),
-    case(
+    Group::Cursor.case(
         12,
         "a resource that is not there, or smaller than 64 x 64, is never shown",
         &[],
         bad_resources,
     ),
-    case(
+    Group::Cursor.case(
         13,
         "a scanout that is not there reaches no display",
         &[],
@@ -178,7 +162,7 @@ fn update(trial: &mut Trial) -> Outcome {
     (cursor.x, cursor.y, cursor.hot_x, cursor.hot_y) = (600, 0, 63, 0);
     session.gpu.update_cursor(showing(&cursor))?;
     await_cursor(&session, 0, &cursor)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn moves(trial: &mut Trial) -> Outcome {
@@ -189,7 +173,7 @@ fn moves(trial: &mut Trial) -> Outcome {
         session.gpu.move_cursor(showing(&cursor))?;
     }
     await_cursor(&session, 0, &cursor)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn other_fields(trial: &mut Trial) -> Outcome {
@@ -207,7 +191,7 @@ fn other_fields(trial: &mut Trial) -> Outcome {
         session.gpu.move_cursor(command)?;
         await_cursor(&session, 0, &cursor)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn hide(trial: &mut Trial) -> Outcome {
@@ -225,7 +209,7 @@ fn hide(trial: &mut Trial) -> Outcome {
     })?;
     session.gpu.update_cursor(showing(&cursor))?;
     await_cursor(&session, 0, &cursor)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn answers(trial: &mut Trial) -> Outcome {
@@ -246,7 +230,7 @@ fn answers(trial: &mut Trial) -> Outcome {
         )?;
         equal(&format!("{name}: fence"), response.fence_id(), fence)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn no_room(trial: &mut Trial) -> Outcome {
@@ -256,14 +240,14 @@ fn no_room(trial: &mut Trial) -> Outcome {
         session.gpu.update_cursor(showing(&cursor))?;
     }
     await_cursor(&session, 0, &cursor)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn format<const FORMAT: u32>(trial: &mut Trial) -> Outcome {
     let (mut session, cursor) = pointer(trial, FORMAT)?;
     session.gpu.update_cursor(showing(&cursor))?;
     await_cursor(&session, 0, &cursor)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn repainted(trial: &mut Trial) -> Outcome {
@@ -279,7 +263,7 @@ fn repainted(trial: &mut Trial) -> Outcome {
     session.gpu.update_cursor(showing(&cursor))?;
     cursor.pixels = to_cursor(BGRA, &raw);
     await_cursor(&session, 0, &cursor)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn per_scanout(trial: &mut Trial) -> Outcome {
@@ -311,7 +295,7 @@ fn per_scanout(trial: &mut Trial) -> Outcome {
     for (scanout, cursor) in expected.iter().enumerate() {
         await_cursor(&session, scanout, cursor)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn bad_resources(trial: &mut Trial) -> Outcome {
@@ -343,7 +327,7 @@ fn bad_resources(trial: &mut Trial) -> Outcome {
     )?;
     session.gpu.update_cursor(showing(&cursor))?;
     await_cursor(&session, 0, &cursor)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn bad_scanouts(trial: &mut Trial) -> Outcome {
@@ -363,5 +347,5 @@ fn bad_scanouts(trial: &mut Trial) -> Outcome {
     session.gpu.update_cursor(showing(&cursor))?;
     await_cursor(&session, 0, &cursor)?;
     settle(&mut session)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::common::{self, Shown, settle};
+use super::common::{self, Shown, settle, works};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::display::{Answer, FEATURE_DMABUF2, FEATURE_EDID, kind};
@@ -11,120 +11,84 @@ use crate::frontend::pixels::{BGRA, BGRX, Picture, noise};
 use crate::frontend::request::{self, Cursor};
 use crate::frontend::{DisplayConfig, Rect, Session, SessionOptions};
 
-const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    needs: Needs,
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    let group = Group::Display;
-    Case {
-        group,
-        number,
-        name,
-        sentences,
-        needs,
-        run,
-    }
-}
-
 /// The flag of a reply in a message's header.
 const REPLY: u32 = 4;
-const ANY: Needs = Needs::NOTHING;
 const EDID: Needs = Needs::features(feature::EDID);
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    case(
+    Group::Display.case(
         1,
         "the protocol features, where they are asked for, come before anything else",
         &["vu-26", "vug-3"],
-        ANY,
         asks_first,
     ),
-    case(
+    Group::Display.case(
         2,
         "only features that were offered are set",
         &["vug-4"],
-        ANY,
         accepts_offered,
     ),
-    case(
+    Group::Display.case(
         3,
         "features that nobody knows are not set",
         &["vug-4"],
-        ANY,
         ignores_unknown,
     ),
-    case(
+    Group::Display.case(
         4,
         "without the feature EDID nothing is asked for with GET_EDID",
         &["vug-13", "vug-14"],
-        ANY,
         no_edid,
     ),
-    case(
+    Group::Display.case(
         5,
         "without the feature DMABUF2 there is no DMABUF_SCANOUT2",
         &["vug-14"],
-        ANY,
         no_dmabuf2,
     ),
-    case(
+    Group::Display.case(
         6,
         "every message has the length of its kind and fits the scanout",
         &["vug-1", "vug-6", "vug-7", "vug-8", "vug-9", "vug-10"],
-        ANY,
         well_formed,
     ),
-    case(
+    Group::Display.case(
         7,
         "a scanout has its mode before its first update",
         &["vug-9", "vug-10"],
-        ANY,
         mode_first,
     ),
-    case(
+    Group::Display.case(
         8,
         "a whole screen arrives exactly",
         &["vug-10"],
-        ANY,
         whole_screen,
     ),
-    case(
+    Group::Display.case(
         9,
         "a display that answers late is waited for",
         &["vug-5"],
-        ANY,
         late_answer,
     ),
-    case(
+    Group::Display.case_needing(
+        EDID,
         10,
         "the EDID is asked for through the display, and passed on as it is",
         &["vug-13", "gpu-edid-1"],
-        EDID,
         edid_passed_on,
     ),
-    case(
+    Group::Display.case(
         11,
         "a display that goes away leaves the device usable",
         &[],
-        ANY,
         display_gone,
     ),
-    case(
-        12,
-        "no request looks like a reply",
-        &["vug-1"],
-        ANY,
-        no_replies,
-    ),
-    case(
+    Group::Display.case(12, "no request looks like a reply", &["vug-1"], no_replies),
+    Group::Display.case(
         13,
         "a flush of a part shows it, and each pixel in its place",
         &[],
-        ANY,
         damage_alone,
     ),
 ];
@@ -225,7 +189,7 @@ fn well_formed(trial: &mut Trial) -> Outcome {
     shown.session.gpu.update_cursor(hide)?;
     shown.session.gpu.set_scanout(0, 0, Rect::default())?;
     settle(&mut shown.session)?;
-    Trial::usable(&mut shown.session)
+    works(&mut shown.session)
 }
 
 fn damage_alone(trial: &mut Trial) -> Outcome {
@@ -302,7 +266,7 @@ fn whole_screen(trial: &mut Trial) -> Outcome {
     session.gpu.show(&resource, &raw)?;
     let expected = Picture::of(BGRX, 1280, 800, &raw);
     session.display().wait_picture(0, &expected)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn late_answer(trial: &mut Trial) -> Outcome {
@@ -315,7 +279,7 @@ fn late_answer(trial: &mut Trial) -> Outcome {
     let told = session.gpu.display_info()?[0].rect;
     equal("display 0", told, Rect::sized(321, 123))?;
     session.display().configure(|config| config.answers.clear());
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn edid_passed_on(trial: &mut Trial) -> Outcome {
@@ -333,7 +297,7 @@ fn edid_passed_on(trial: &mut Trial) -> Outcome {
     )?;
     let asked = session.display().count(kind::GET_EDID);
     check(asked > 0, "the display was not asked")?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn display_gone(trial: &mut Trial) -> Outcome {

@@ -1,6 +1,6 @@
 //! GET_EDID.
 
-use super::common::{self, displays, headless, refused};
+use super::common::{self, displays, headless, refused, works};
 use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::message::{feature, u32_at};
@@ -8,61 +8,54 @@ use crate::frontend::request;
 use crate::frontend::response::{self, HEADER, resp};
 use crate::frontend::{Session, SessionOptions};
 
-const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    Case {
-        group: Group::Edid,
-        number,
-        name,
-        sentences,
-        needs: Needs::features(feature::EDID),
-        run,
-    }
-}
+const EDID: Needs = Needs::features(feature::EDID);
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    case(
+    Group::Edid.case_needing(
+        EDID,
         1,
         "the answer is RESP_OK_EDID with a size and 1024 bytes",
         &["gpu-edid-1"],
         layout,
     ),
-    case(
+    Group::Edid.case_needing(
+        EDID,
         2,
         "the EDID has VESA's header, length and checksums",
         &["gpu-edid-2"],
         valid,
     ),
-    case(
+    Group::Edid.case_needing(
+        EDID,
         3,
         "an EDID with extension blocks comes whole",
         &["gpu-edid-1", "gpu-edid-2", "vug-13"],
         extensions,
     ),
-    case(
+    Group::Edid.case_needing(
+        EDID,
         4,
         "each display has its own EDID",
         &["gpu-edid-1"],
         each_its_own,
     ),
-    case(
+    Group::Edid.case_needing(
+        EDID,
         5,
         "an EDID of a scanout that is not there is refused",
         &["gpu-header-3"],
         unknown_scanout,
     ),
-    case(
+    Group::Edid.case_needing(
+        EDID,
         6,
         "the EDID follows the display",
         &["gpu-edid-1", "vug-13"],
         follows,
     ),
-    case(
+    Group::Edid.case_needing(
+        EDID,
         7,
         "without a display socket there is an EDID for each of num_scanouts, and for no other",
         &["gpu-edid-1", "gpu-edid-2", "gpu-config-3"],
@@ -83,7 +76,7 @@ fn layout(trial: &mut Trial) -> Outcome {
         size > 0 && size <= 1024 && size.is_multiple_of(128),
         format_args!("the size is {size}"),
     )?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 /// Checks an EDID by VESA's rules, as far as they hold for each.
@@ -107,7 +100,7 @@ fn check_edid(edid: &[u8]) -> Outcome {
 fn valid(trial: &mut Trial) -> Outcome {
     let mut session = start(trial)?;
     check_edid(&session.gpu.edid(0)?)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn extensions(trial: &mut Trial) -> Outcome {
@@ -125,7 +118,7 @@ fn extensions(trial: &mut Trial) -> Outcome {
             format_args!("not the display's, with {count} extensions"),
         )?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn each_its_own(trial: &mut Trial) -> Outcome {
@@ -138,7 +131,7 @@ fn each_its_own(trial: &mut Trial) -> Outcome {
             format_args!("that of display {scanout} is not its own"),
         )?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn unknown_scanout(trial: &mut Trial) -> Outcome {
@@ -147,7 +140,7 @@ fn unknown_scanout(trial: &mut Trial) -> Outcome {
         let what = format!("GET_EDID of scanout {scanout}");
         refused(&mut session, &what, &request::get_edid(scanout))?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn counted(trial: &mut Trial) -> Outcome {
@@ -159,7 +152,7 @@ fn counted(trial: &mut Trial) -> Outcome {
         let what = format!("GET_EDID of scanout {scanout} of {count}");
         refused(&mut session, &what, &request::get_edid(scanout))?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn follows(trial: &mut Trial) -> Outcome {
@@ -174,5 +167,5 @@ fn follows(trial: &mut Trial) -> Outcome {
         let got = session.gpu.edid(0)?;
         check(got == expected, "it is still that of before")?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }

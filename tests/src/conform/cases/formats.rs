@@ -1,6 +1,6 @@
 //! The pixel formats.
 
-use super::common::refused;
+use super::common::{refused, works};
 use crate::conform::case::{Case, Group, Needs, Outcome};
 use crate::conform::trial::Trial;
 use crate::frontend::pixels::{FORMATS, Picture, noise};
@@ -47,7 +47,7 @@ fn colours<const FORMAT: u32>(trial: &mut Trial) -> Outcome {
         let expected = Picture::of(FORMAT, 61, 43, &raw);
         session.display().wait_picture(0, &expected)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn unknown(trial: &mut Trial) -> Outcome {
@@ -58,5 +58,5 @@ fn unknown(trial: &mut Trial) -> Outcome {
         let create = request::create_2d(5, number, 8, 8);
         refused(&mut session, &format!("format {number}"), &create)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }

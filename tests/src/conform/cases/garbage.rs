@@ -4,7 +4,7 @@
 use super::common::{Shown, answered, is_error, refused};
 use super::garbage_messages;
 use super::hostile_rings::back_or_contained;
-use crate::conform::case::{Case, Group, Needs, Outcome, check};
+use crate::conform::case::{Case, Group, Outcome, check};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::Span;
 use crate::frontend::pixels::{BGRX, Random, noise};
@@ -12,97 +12,81 @@ use crate::frontend::request::{self, Cursor, RequestBytes};
 use crate::frontend::response::{self, HEADER, resp};
 use crate::frontend::{Rect, Response};
 
-const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    Case {
-        group: Group::Garbage,
-        number,
-        name,
-        sentences,
-        needs: Needs::NOTHING,
-        run,
-    }
-}
-
 const QUEUES: &[Case] = &[
-    case(
+    Group::Garbage.case(
         1,
         "unknown commands are answered with an error",
         &["gpu-header-3"],
         unknown_commands,
     ),
-    case(2, "a command cut short is not carried out", &[], cut_short),
-    case(
+    Group::Garbage.case(2, "a command cut short is not carried out", &[], cut_short),
+    Group::Garbage.case(
         3,
         "a request of no bytes at all leaves the device usable",
         &[],
         nothing_at_all,
     ),
-    case(
+    Group::Garbage.case(
         4,
         "without room for a response nothing is written beyond what there is",
         &["ring-4"],
         no_room,
     ),
-    case(
+    Group::Garbage.case(
         5,
         "a response that does not fit is not written beyond its buffer",
         &["ring-4"],
         little_room,
     ),
-    case(
+    Group::Garbage.case(
         6,
         "more backing entries announced than sent are refused",
         &["gpu-header-3"],
         missing_entries,
     ),
-    case(
+    Group::Garbage.case(
         7,
         "a resource as large as numbers go is refused",
         &["gpu-header-3"],
         enormous,
     ),
-    case(
+    Group::Garbage.case(
         8,
         "bytes behind a request do not matter",
         &[],
         trailing_bytes,
     ),
-    case(
+    Group::Garbage.case(
         9,
         "padding and flags without meaning do not matter",
         &[],
         padding,
     ),
-    case(
+    Group::Garbage.case(
         10,
         "control commands on the cursor queue leave the device usable",
         &[],
         control_on_cursor,
     ),
-    case(
+    Group::Garbage.case(
         11,
         "cursor commands on the control queue leave the device usable",
         &[],
         cursor_on_control,
     ),
-    case(
+    Group::Garbage.case(
         12,
         "noise on both queues leaves the device usable",
         &[],
         noise_everywhere,
     ),
-    case(
+    Group::Garbage.case(
         13,
         "known commands with noise in them leave the device usable",
         &[],
         noisy_commands,
     ),
-    case(
+    Group::Garbage.case(
         14,
         "commands for 3D harm nothing where 3D was not negotiated, and map nothing",
         &[],

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::hostile_rings::contained;
-use crate::conform::case::{Case, Group, Needs, Outcome, Stop};
+use crate::conform::case::{Case, Group, Outcome, Stop};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::Span;
 use crate::frontend::message::{
@@ -17,14 +17,7 @@ use crate::frontend::ring::{DESC_WRITE, Descriptor};
 use crate::frontend::{Error, GuestRam, Session, VhostUser, patience};
 
 const fn case(number: u32, name: &'static str, run: fn(&mut Trial) -> Outcome) -> Case {
-    Case {
-        group: Group::Garbage,
-        number,
-        name,
-        sentences: &["vu-4"],
-        needs: Needs::NOTHING,
-        run,
-    }
+    Group::Garbage.case(number, name, &["vu-4"], run)
 }
 
 /// The cases on messages, numbered on from those on the queues.

@@ -1,14 +1,14 @@
 //! What cases of several groups share.
 
 use super::common::answered;
-pub(super) use super::common::{is_error, refused};
+pub(super) use super::common::{answers, begin, is_error, refused, show, works};
 use crate::conform::case::{Outcome, Stop, check};
 use crate::conform::trial::Trial;
 use crate::frontend::cross_domain::CAPSET;
 use crate::frontend::memory::{PAGE, Span};
 use crate::frontend::message::{feature, u32_at};
 use crate::frontend::pixels::{BGRX, Picture};
-use crate::frontend::request::{self, Cursor, RequestBytes, ScanoutBlob};
+use crate::frontend::request::{self, RequestBytes, ScanoutBlob};
 use crate::frontend::response::{self, resp};
 use crate::frontend::ring::{DESC_WRITE, Descriptor};
 use crate::frontend::{
@@ -23,41 +23,6 @@ pub(super) fn succeeds(
     request: &RequestBytes,
 ) -> Result<bool, Stop> {
     Ok(!is_error(answered(session, what, request)?))
-}
-
-/// Ends a case in which the device must have stayed usable: both queues answer, whatever it is, and
-/// the rules of the display socket and of the shared-memory channel were kept so far.
-pub(super) fn works(session: &mut Session) -> Outcome {
-    answers(session)?;
-    session.gpu.move_cursor(Cursor::default())?;
-    if session.has_display() {
-        let broken = session
-            .display()
-            .with(|state| state.violations.first().cloned());
-        if let Some(rule) = broken {
-            return Err(Stop::fail(format_args!("display socket: {rule}")));
-        }
-    }
-    Ok(session.check_shmem()?)
-}
-
-/// Checks that the control queue answers: what, is the affair of other cases.
-pub(super) fn answers(session: &mut Session) -> Outcome {
-    let nobody = request::unref(0x7fff_fff0);
-    answered(session, "RESOURCE_UNREF of no resource", &nobody).map(|_| ())
-}
-
-/// The picture that a case begins with, where it is about something else.
-///
-/// # Errors
-/// [`Stop::Skip`] when it is not shown: nothing can be said then about what the case is about.
-pub(super) fn begin<T>(shown: Result<T, Stop>) -> Result<T, Stop> {
-    shown.map_err(|stop| match stop {
-        Stop::Fail(why) => Stop::skip(format_args!(
-            "the picture that it begins with is not shown (2d-01 is about that): {why}"
-        )),
-        skip => skip,
-    })
 }
 
 /// The default, and contexts where they are offered.

@@ -1,6 +1,6 @@
 //! Connection, features, configuration space.
 
-use super::common::{Shown, headless, refused};
+use super::common::{Shown, headless, refused, works};
 use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::message::{
@@ -13,175 +13,143 @@ use crate::frontend::{Error, Profile, SessionOptions, VhostUser};
 /// Bytes of the configuration that every GPU has; `blob_alignment` follows where it is offered.
 const CONFIG: u32 = 16;
 
-const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    needs: Needs,
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    let group = Group::Negotiation;
-    Case {
-        group,
-        number,
-        name,
-        sentences,
-        needs,
-        run,
-    }
-}
-
-const ANY: Needs = Needs::NOTHING;
 const CONFIG_SPACE: Needs = Needs::protocol(protocol::CONFIG);
 const ACKS: Needs = Needs::protocol(protocol::REPLY_ACK);
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    case(
-        1,
-        "VIRTIO_F_VERSION_1 is offered",
-        &["base-2"],
-        ANY,
-        version_1,
-    ),
-    case(
+    Group::Negotiation.case(1, "VIRTIO_F_VERSION_1 is offered", &["base-2"], version_1),
+    Group::Negotiation.case(
         2,
         "CONTEXT_INIT is offered only together with VIRGL",
         &["gpu-feature-1", "base-1"],
-        ANY,
         context_init_with_virgl,
     ),
-    case(
+    Group::Negotiation.case(
         3,
         "BLOB_ALIGNMENT is offered only together with RESOURCE_BLOB",
         &["gpu-feature-2", "base-1"],
-        ANY,
         alignment_with_blobs,
     ),
-    case(
+    Group::Negotiation.case(
         4,
         "features can be asked for again and again, before any is set",
         &["vu-3", "vu-15"],
-        ANY,
         features_stay,
     ),
-    case(
+    Group::Negotiation.case(
         5,
         "replies have version 1, the reply flag, the request's number and eight bytes",
         &["vu-1", "vu-2", "vu-3"],
-        ANY,
         reply_header,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        Needs::protocol(protocol::MQ),
         6,
         "there are two queues",
         &["vu-13", "gpu-feature-3"],
-        Needs::protocol(protocol::MQ),
         two_queues,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
         7,
         "num_scanouts is from 1 to 16, little-endian, before features are set",
         &["gpu-config-3", "base-3", "base-4"],
-        CONFIG_SPACE,
         scanouts,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE.and(Needs::features(feature::BLOB_ALIGNMENT)),
         8,
         "blob_alignment is a power of two",
         &["gpu-config-5"],
-        CONFIG_SPACE.and(Needs::features(feature::BLOB_ALIGNMENT)),
         alignment,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
         9,
         "GET_CONFIG answers as many bytes as were asked for",
         &["vu-23"],
-        CONFIG_SPACE,
         config_sizes,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
         10,
         "GET_CONFIG from an offset answers the bytes that are there",
         &["vu-47"],
-        CONFIG_SPACE,
         config_offsets,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
         11,
         "GET_CONFIG of more than there is answers that many bytes, or none for an error",
         &["vu-23", "vu-24"],
-        CONFIG_SPACE,
         config_too_long,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
         12,
         "SET_CONFIG does not change a read-only field",
         &["vu-25"],
-        CONFIG_SPACE,
         config_read_only,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
         13,
         "SET_CONFIG of events_clear is taken, and the event is then not pending",
         &["gpu-config-2"],
-        CONFIG_SPACE,
         events_clear,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        ACKS,
         14,
         "a message with need_reply is acknowledged with zero",
         &["vu-32"],
-        ACKS,
         acknowledged,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        ACKS,
         15,
         "need_reply on a message with a reply of its own makes no second reply",
         &["vu-33"],
-        ACKS,
         no_second_reply,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        ACKS,
         16,
         "a message without need_reply is not acknowledged",
         &["vu-32"],
-        ACKS,
         no_reply,
     ),
-    case(
+    Group::Negotiation.case(
         17,
         "a driver that takes no optional feature gets its picture",
         &["base-5"],
-        ANY,
         plainest,
     ),
-    case(
+    Group::Negotiation.case(
         18,
         "without PROTOCOL_FEATURES the rings are enabled from the start",
         &["vu-9"],
-        ANY,
         without_protocol_features,
     ),
-    case(
+    Group::Negotiation.case(
         19,
         "features may be set as late as at activation, memory as one table",
         &["vu-16", "vu-17"],
-        ANY,
         late_features,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        ACKS,
         20,
         "a front-end that wants no acknowledgements gets its picture",
         &["vu-32"],
-        ACKS,
         without_acks,
     ),
-    case(
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
         21,
         "without a display socket exactly the scanouts below num_scanouts can be set",
         &["gpu-config-3"],
-        CONFIG_SPACE,
         counted_scanouts,
     ),
 ];
@@ -287,7 +255,7 @@ fn counted_scanouts(trial: &mut Trial) -> Outcome {
         let set = request::set_scanout(scanout, 1, resource.rect());
         refused(&mut session, &format!("scanout {scanout} of {count}"), &set)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn alignment(trial: &mut Trial) -> Outcome {
@@ -357,7 +325,7 @@ fn events_clear(trial: &mut Trial) -> Outcome {
     session.vhost.set_config(4, &1_u32.to_ne_bytes())?;
     let config = session.vhost.config(0, CONFIG)?;
     equal("events_read, bit 0", u32_at(&config, 0) & 1, 0)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn with_acks(trial: &mut Trial) -> Result<VhostUser, Stop> {

@@ -130,20 +130,10 @@ fn second(trial: &mut Trial) -> Result<Session, Stop> {
     next(trial, &SessionOptions::default())
 }
 
-/// Shows picture 1, of noise.
-fn show(session: &mut Session, seed: u64) -> Outcome {
-    let resource = session.gpu.create_picture(1, BGRX, 64, 64)?;
-    session.gpu.set_scanout(0, 1, resource.rect())?;
-    let raw = noise(seed, resource.len());
-    session.gpu.show(&resource, &raw)?;
-    let expected = Picture::of(BGRX, 64, 64, &raw);
-    Ok(session.display().wait_picture(0, &expected)?)
-}
-
 fn second_is_served(trial: &mut Trial) -> Outcome {
-    kit::begin(show(&mut trial.start()?, 1))?;
+    kit::begin(kit::show(&mut trial.start()?, 1))?;
     let mut session = second(trial)?;
-    show(&mut session, 2)?;
+    kit::show(&mut session, 2)?;
     kit::works(&mut session)
 }
 
@@ -171,7 +161,7 @@ fn blobs_gone(trial: &mut Trial) -> Outcome {
 }
 
 fn pictures(trial: &mut Trial) -> Outcome {
-    kit::begin(show(&mut trial.start()?, 1))?;
+    kit::begin(kit::show(&mut trial.start()?, 1))?;
     let mut session = second(trial)?;
     let resource = session.gpu.create_picture(1, BGRX, 64, 64)?;
     session.gpu.set_scanout(0, 1, resource.rect())?;
@@ -193,7 +183,7 @@ fn pictures(trial: &mut Trial) -> Outcome {
 }
 
 fn leaves_at_work(trial: &mut Trial) -> Outcome {
-    kit::begin(show(&mut trial.start()?, 99))?;
+    kit::begin(kit::show(&mut trial.start()?, 99))?;
     for _ in 0..3 {
         let mut first = second(trial)?;
         let resource = first.gpu.create_picture(1, BGRX, 256, 256)?;
@@ -207,7 +197,7 @@ fn leaves_at_work(trial: &mut Trial) -> Outcome {
         first.gpu.control.kick()?;
     }
     let mut session = second(trial)?;
-    show(&mut session, 4)?;
+    kit::show(&mut session, 4)?;
     kit::works(&mut session)
 }
 
@@ -232,13 +222,13 @@ fn bring_up(vhost: &mut VhostUser, steps: u32) -> Result<(), Error> {
 }
 
 fn leaves_in_bring_up(trial: &mut Trial) -> Outcome {
-    kit::begin(show(&mut trial.start()?, 99))?;
+    kit::begin(kit::show(&mut trial.start()?, 99))?;
     for steps in 1..5 {
         let mut vhost = connect(trial)?;
         bring_up(&mut vhost, steps)?;
     }
     let mut session = second(trial)?;
-    show(&mut session, 5)?;
+    kit::show(&mut session, 5)?;
     kit::works(&mut session)
 }
 
@@ -249,18 +239,18 @@ fn leaves_in_a_message(trial: &mut Trial) -> Outcome {
     vhost.send_bytes(&[1, 0, 0, 0, 1, 0], &[])?;
     drop(vhost);
     let mut session = second(trial)?;
-    show(&mut session, 6)?;
+    kit::show(&mut session, 6)?;
     kit::works(&mut session)
 }
 
 fn fewer_features(trial: &mut Trial) -> Outcome {
-    kit::begin(show(&mut trial.start()?, 1))?;
+    kit::begin(kit::show(&mut trial.start()?, 1))?;
     let options = SessionOptions {
         features: feature::VERSION_1 | feature::PROTOCOL_FEATURES,
         ..SessionOptions::default()
     };
     let mut session = next(trial, &options)?;
-    show(&mut session, 2)?;
+    kit::show(&mut session, 2)?;
     kit::works(&mut session)
 }
 
@@ -290,23 +280,23 @@ fn mappings_gone(trial: &mut Trial) -> Outcome {
 }
 
 fn ten_in_a_row(trial: &mut Trial) -> Outcome {
-    kit::begin(show(&mut trial.start()?, 99))?;
+    kit::begin(kit::show(&mut trial.start()?, 99))?;
     for seed in 0..10 {
         let mut session = second(trial)?;
-        show(&mut session, seed)?;
+        kit::show(&mut session, seed)?;
         kit::works(&mut session)?;
     }
     Ok(())
 }
 
 fn other_order(trial: &mut Trial) -> Outcome {
-    kit::begin(show(&mut trial.start()?, 1))?;
+    kit::begin(kit::show(&mut trial.start()?, 1))?;
     let options = SessionOptions {
         profile: Profile::Crosvm,
         ..SessionOptions::default()
     };
     let mut session = next(trial, &options)?;
-    show(&mut session, 2)?;
+    kit::show(&mut session, 2)?;
     // The queues are those of this front-end.
     session.gpu.move_cursor(request::Cursor::default())?;
     kit::works(&mut session)

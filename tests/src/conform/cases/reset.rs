@@ -129,16 +129,6 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// Shows picture 1 of 64 x 64 pixels of noise on scanout 0.
-fn show(session: &mut Session, seed: u64) -> Outcome {
-    let resource = session.gpu.create_picture(1, BGRX, 64, 64)?;
-    session.gpu.set_scanout(0, 1, resource.rect())?;
-    let raw = noise(seed, resource.len());
-    session.gpu.show(&resource, &raw)?;
-    let expected = Picture::of(BGRX, 64, 64, &raw);
-    Ok(session.display().wait_picture(0, &expected)?)
-}
-
 /// Fails unless a resource is there: its id cannot be taken.
 fn is_there(session: &mut Session, id: u32) -> Outcome {
     let taken = request::create_2d(id, BGRX, 8, 8);
@@ -168,10 +158,10 @@ fn resources_gone(trial: &mut Trial) -> Outcome {
 
 fn works_anew(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    kit::begin(show(&mut session, 98))?;
+    kit::begin(kit::show(&mut session, 98))?;
     session.reset_device()?;
     for seed in 0..10 {
-        show(&mut session, seed)?;
+        kit::show(&mut session, seed)?;
         let cursor = session.gpu.create_picture(2, BGRA, 64, 64)?;
         session.gpu.paint(&cursor, &noise(seed, cursor.len()))?;
         session.gpu.update_cursor(Cursor {
@@ -180,13 +170,13 @@ fn works_anew(trial: &mut Trial) -> Outcome {
         })?;
         session.reset_device()?;
     }
-    show(&mut session, 99)?;
+    kit::show(&mut session, 99)?;
     kit::works(&mut session)
 }
 
 fn scanouts_gone(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    kit::begin(show(&mut session, 1))?;
+    kit::begin(kit::show(&mut session, 1))?;
     session.reset_device()?;
     // The same id, but on no scanout.
     let resource = session.gpu.create_picture(1, BGRX, 64, 64)?;
@@ -265,7 +255,7 @@ fn memory_is_given_back(trial: &mut Trial) -> Outcome {
 
 fn control_queue(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    kit::begin(show(&mut session, 1))?;
+    kit::begin(kit::show(&mut session, 1))?;
     for _ in 0..3 {
         session.reset_queue(0)?;
         is_there(&mut session, 1)?;
@@ -278,7 +268,7 @@ fn control_queue(trial: &mut Trial) -> Outcome {
 
 fn cursor_queue(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    kit::begin(show(&mut session, 1))?;
+    kit::begin(kit::show(&mut session, 1))?;
     for x in 0..3 {
         session.gpu.move_cursor(Cursor {
             x,
@@ -296,7 +286,7 @@ fn cursor_queue(trial: &mut Trial) -> Outcome {
 
 fn pause_and_resume(trial: &mut Trial) -> Outcome {
     let mut session = trial.start()?;
-    kit::begin(show(&mut session, 99))?;
+    kit::begin(kit::show(&mut session, 99))?;
     let backing = session.ram.alloc(4 * 64 * 64)?;
     session.gpu.detach_backing(1)?;
     session.gpu.attach_backing(1, &[backing])?;

@@ -1,104 +1,90 @@
 //! SET_SCANOUT and display info.
 
-use super::common::{self, Shown, answered, bad_rects, displays, refused, scanouts, settle, whole};
-use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
+use super::common::{
+    self, Shown, answered, bad_rects, displays, refused, scanouts, settle, whole, works,
+};
+use crate::conform::case::{Case, Group, Outcome, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::pixels::{BGRX, Picture, Random, noise};
 use crate::frontend::request;
 use crate::frontend::response::{DISPLAY_INFO, resp};
 use crate::frontend::{Rect, SessionOptions};
 
-const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    Case {
-        group: Group::Scanout,
-        number,
-        name,
-        sentences,
-        needs: Needs::NOTHING,
-        run,
-    }
-}
-
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    case(
+    Group::Scanout.case(
         1,
         "any part of a resource can be a scanout",
         &["gpu-scanout-1", "gpu-2d-8", "vug-9"],
         parts,
     ),
-    case(
+    Group::Scanout.case(
         2,
         "a rectangle that the resource does not cover is refused, and the scanout stays",
         &["gpu-scanout-2", "gpu-header-3"],
         not_covered,
     ),
-    case(
+    Group::Scanout.case(
         3,
         "one resource on two scanouts is flushed to both",
         &["gpu-scanout-3", "gpu-fb-4", "gpu-flush-1"],
         mirrored,
     ),
-    case(
+    Group::Scanout.case(
         4,
         "scanouts show different rectangles of one resource, overlapping ones too",
         &["gpu-scanout-3", "gpu-fb-4"],
         one_big,
     ),
-    case(
+    Group::Scanout.case(
         5,
         "resource id 0 turns a scanout off, and another resource on again",
         &["gpu-scanout-4", "vug-9"],
         off_and_on,
     ),
-    case(
+    Group::Scanout.case(
         6,
         "page flips show each buffer in its turn",
         &["gpu-fb-3"],
         page_flips,
     ),
-    case(
+    Group::Scanout.case(
         7,
         "a flush of a rectangle brings that rectangle up to date",
         &["gpu-flush-1"],
         damage,
     ),
-    case(
+    Group::Scanout.case(
         8,
         "a scanout that the device does not have is refused",
         &["gpu-header-3"],
         unknown_scanout,
     ),
-    case(
+    Group::Scanout.case(
         9,
         "display information is 16 entries, as the display says",
         &["gpu-display-1", "gpu-display-2", "vug-5"],
         display_info,
     ),
-    case(
+    Group::Scanout.case(
         10,
         "display information follows the display",
         &["gpu-display-2", "vug-5"],
         display_info_changes,
     ),
-    case(
+    Group::Scanout.case(
         11,
         "display information has the place and size of each of several displays",
         &["gpu-display-2", "vug-5"],
         several_displays,
     ),
-    case(
+    Group::Scanout.case(
         12,
         "a resource of another size changes the scanout's mode",
         &["gpu-scanout-1", "vug-9"],
         new_mode,
     ),
-    case(
+    Group::Scanout.case(
         13,
         "turning one scanout off leaves the other as it is",
         &["gpu-scanout-4"],
@@ -124,7 +110,7 @@ fn parts(trial: &mut Trial) -> Outcome {
         session.gpu.flush(1, resource.rect())?;
         session.display().wait_picture(0, &picture.crop(rect))?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn not_covered(trial: &mut Trial) -> Outcome {
@@ -150,7 +136,7 @@ fn mirrored(trial: &mut Trial) -> Outcome {
             session.display().wait_picture(scanout, &expected)?;
         }
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn one_big(trial: &mut Trial) -> Outcome {
@@ -168,7 +154,7 @@ fn one_big(trial: &mut Trial) -> Outcome {
             .display()
             .wait_picture(scanout, &picture.crop(view))?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn off_and_on(trial: &mut Trial) -> Outcome {
@@ -184,7 +170,7 @@ fn off_and_on(trial: &mut Trial) -> Outcome {
     shown.session.gpu.show(&other, &raw)?;
     let expected = Picture::of(BGRX, 32, 16, &raw);
     shown.session.display().wait_picture(0, &expected)?;
-    Trial::usable(&mut shown.session)
+    works(&mut shown.session)
 }
 
 fn page_flips(trial: &mut Trial) -> Outcome {
@@ -202,7 +188,7 @@ fn page_flips(trial: &mut Trial) -> Outcome {
         let expected = Picture::of(BGRX, 160, 100, &raw);
         session.display().wait_picture(0, &expected)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn damage(trial: &mut Trial) -> Outcome {
@@ -256,7 +242,7 @@ fn display_info(trial: &mut Trial) -> Outcome {
     check(first.enabled, "display 0 is off")?;
     let on = others.iter().filter(|one| one.enabled).count();
     equal("further displays that are on", on, 0)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn display_info_changes(trial: &mut Trial) -> Outcome {
@@ -275,7 +261,7 @@ fn display_info_changes(trial: &mut Trial) -> Outcome {
         !session.gpu.display_info()?[0].enabled,
         "display 0 is on, although the display says off",
     )?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn several_displays(trial: &mut Trial) -> Outcome {
@@ -285,7 +271,7 @@ fn several_displays(trial: &mut Trial) -> Outcome {
         equal(&format!("display {at}"), told[at].rect, one.rect)?;
         check(told[at].enabled, format_args!("display {at} is off"))?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn new_mode(trial: &mut Trial) -> Outcome {
@@ -305,7 +291,7 @@ fn new_mode(trial: &mut Trial) -> Outcome {
             format_args!("{mode:?} is not in {modes:?}"),
         )?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn other_stays(trial: &mut Trial) -> Outcome {
@@ -331,5 +317,5 @@ fn other_stays(trial: &mut Trial) -> Outcome {
             "scanout 1 has changed",
         )
     })?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }

@@ -1,8 +1,8 @@
 //! 2D resources, backing, transfers, flushes.
 
-use super::common::{Shown, answered, refused, settle, whole};
+use super::common::{Shown, answered, refused, settle, whole, works};
 use super::two_d_bad;
-use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
+use crate::conform::case::{Case, Group, Outcome, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::display::kind;
 use crate::frontend::memory::{PAGE, Span};
@@ -11,25 +11,9 @@ use crate::frontend::request;
 use crate::frontend::response::{HEADER, resp};
 use crate::frontend::{Rect, Session};
 
-pub(super) const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    Case {
-        group: Group::TwoD,
-        number,
-        name,
-        sentences,
-        needs: Needs::NOTHING,
-        run,
-    }
-}
-
 /// Those that an honest driver may see.
 const HONEST: &[Case] = &[
-    case(
+    Group::TwoD.case(
         1,
         "a picture that is transferred and flushed is shown, pixel by pixel",
         &[
@@ -43,7 +27,7 @@ const HONEST: &[Case] = &[
         ],
         picture,
     ),
-    case(
+    Group::TwoD.case(
         2,
         "each step of it is answered RESP_OK_NODATA in 24 bytes",
         &[
@@ -55,68 +39,68 @@ const HONEST: &[Case] = &[
         ],
         bare_answers,
     ),
-    case(
+    Group::TwoD.case(
         3,
         "a transfer of a rectangle changes that rectangle only",
         &["gpu-2d-5", "gpu-2d-8"],
         rectangles,
     ),
-    case(
+    Group::TwoD.case(
         4,
         "backing in scattered pages gives the same picture",
         &["gpu-fb-1"],
         scattered_pages,
     ),
-    case(
+    Group::TwoD.case(
         5,
         "backing in pieces of odd lengths gives the same picture",
         &["gpu-fb-1"],
         odd_pieces,
     ),
-    case(
+    Group::TwoD.case(
         6,
         "sizes that are no round numbers are shown exactly",
         &["gpu-2d-1", "gpu-2d-5"],
         odd_sizes,
     ),
-    case(
+    Group::TwoD.case(
         7,
         "what the guest writes is not shown before it is transferred",
         &["gpu-fb-2"],
         flush_alone,
     ),
-    case(
+    Group::TwoD.case(
         8,
         "transfers read the backing that was attached last",
         &["gpu-2d-6", "gpu-2d-7"],
         new_backing,
     ),
-    case(
+    Group::TwoD.case(
         9,
         "after DETACH_BACKING the old pages are not read any more",
         &["gpu-2d-7"],
         detached,
     ),
-    case(
+    Group::TwoD.case(
         10,
         "an id is free again after RESOURCE_UNREF",
         &["gpu-2d-4"],
         id_again,
     ),
-    case(14, "the guest may choose any id", &["gpu-2d-3"], any_id),
-    case(
+    Group::TwoD.case(14, "the guest may choose any id", &["gpu-2d-3"], any_id),
+    Group::TwoD.case(
         17,
         "a flush of a resource on no scanout is answered OK and shows nothing",
         &["gpu-flush-1"],
         flush_unshown,
     ),
-    case(
+    Group::TwoD.case(
         18,
         "64 resources keep their own pixels",
         &["gpu-2d-1"],
         many,
     ),
-    case(
+    Group::TwoD.case(
         21,
         "a resource may be destroyed with its backing attached and its scanout on",
         &["gpu-2d-4"],
@@ -161,7 +145,7 @@ fn bare_answers(trial: &mut Trial) -> Outcome {
         whole(name, &response, resp::OK_NODATA, HEADER)?;
         equal(&format!("{name}: flags"), response.flags(), 0)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn rectangles(trial: &mut Trial) -> Outcome {
@@ -198,7 +182,7 @@ fn through(session: &mut Session, pieces: &[Span], width: u32, height: u32) -> O
     session.gpu.flush(1, rect)?;
     let expected = Picture::of(BGRX, width, height, &raw);
     session.display().wait_picture(0, &expected)?;
-    Trial::usable(session)
+    works(session)
 }
 
 fn scattered_pages(trial: &mut Trial) -> Outcome {
@@ -245,7 +229,7 @@ fn odd_sizes(trial: &mut Trial) -> Outcome {
         let expected = Picture::of(BGRX, width, height, &raw);
         session.display().wait_picture(0, &expected)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn flush_alone(trial: &mut Trial) -> Outcome {
@@ -312,7 +296,7 @@ fn any_id(trial: &mut Trial) -> Outcome {
         let expected = Picture::of(BGRX, 16, 16, &raw);
         session.display().wait_picture(0, &expected)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn flush_unshown(trial: &mut Trial) -> Outcome {
@@ -343,7 +327,7 @@ fn many(trial: &mut Trial) -> Outcome {
         session.gpu.flush(id, rect)?;
         session.display().wait_picture(0, &picture)?;
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn unref_shown(trial: &mut Trial) -> Outcome {

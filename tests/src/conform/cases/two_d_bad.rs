@@ -1,8 +1,7 @@
 //! 2D commands with ids, rectangles, offsets and backing that are not there.
 
 use super::common::{Shown, answered, bad_rects, refused};
-use super::two_d::case;
-use crate::conform::case::{Case, Outcome, Stop};
+use crate::conform::case::{Case, Group, Outcome, Stop};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::PAGE;
 use crate::frontend::pixels::{BGRX, noise};
@@ -12,43 +11,43 @@ use crate::frontend::{Error, Rect, Session};
 
 /// These cases; they have numbers between those of [`super::two_d`].
 pub(super) const CASES: &[Case] = &[
-    case(
+    Group::TwoD.case(
         11,
         "commands for a resource that is not there are answered with an error",
         &["gpu-header-3"],
         unknown_ids,
     ),
-    case(
+    Group::TwoD.case(
         12,
         "resource id 0 is no resource",
         &["gpu-header-3"],
         id_zero,
     ),
-    case(
+    Group::TwoD.case(
         13,
         "an id in use is refused, and its resource keeps its pixels",
         &["gpu-header-3"],
         id_in_use,
     ),
-    case(
+    Group::TwoD.case(
         15,
         "a transfer outside the resource is refused and changes nothing",
         &["gpu-header-3"],
         transfer_outside,
     ),
-    case(
+    Group::TwoD.case(
         16,
         "a flush outside the resource reaches nothing outside the scanout",
         &[],
         flush_outside,
     ),
-    case(
+    Group::TwoD.case(
         19,
         "an offset beyond the backing brings nothing into the resource",
         &["gpu-2d-5"],
         offset_beyond,
     ),
-    case(
+    Group::TwoD.case(
         20,
         "backing outside guest memory is never read",
         &[],

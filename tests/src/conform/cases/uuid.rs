@@ -1,49 +1,39 @@
 //! RESOURCE_ASSIGN_UUID.
 
-use super::common::{refused, whole};
+use super::common::{refused, whole, works};
 use crate::conform::case::{Case, Group, Needs, Outcome, check};
 use crate::conform::trial::Trial;
 use crate::frontend::message::feature;
 use crate::frontend::request;
 use crate::frontend::response::{self, resp};
 
-const fn case(
-    number: u32,
-    name: &'static str,
-    sentences: &'static [&'static str],
-    run: fn(&mut Trial) -> Outcome,
-) -> Case {
-    Case {
-        group: Group::Uuid,
-        number,
-        name,
-        sentences,
-        needs: Needs::features(feature::RESOURCE_UUID),
-        run,
-    }
-}
+const UUID: Needs = Needs::features(feature::RESOURCE_UUID);
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    case(
+    Group::Uuid.case_needing(
+        UUID,
         2,
         "a UUID for a resource that is not there is refused",
         &["gpu-header-3"],
         unknown_resource,
     ),
-    case(
+    Group::Uuid.case_needing(
+        UUID,
         3,
         "the answer is RESP_OK_RESOURCE_UUID with 16 bytes",
         &["gpu-uuid-1", "gpu-header-2"],
         layout,
     ),
-    case(
+    Group::Uuid.case_needing(
+        UUID,
         4,
         "resources have different UUIDs",
         &["gpu-uuid-1"],
         all_different,
     ),
-    case(
+    Group::Uuid.case_needing(
+        UUID,
         5,
         "a new resource does not get the UUID of a destroyed one",
         &["gpu-uuid-1"],
@@ -61,7 +51,7 @@ fn unknown_resource(trial: &mut Trial) -> Outcome {
     session.gpu.unref(1)?;
     let ask = request::assign_uuid(1);
     refused(&mut session, "a UUID for what was destroyed", &ask)?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn layout(trial: &mut Trial) -> Outcome {
@@ -74,7 +64,7 @@ fn layout(trial: &mut Trial) -> Outcome {
         resp::OK_RESOURCE_UUID,
         response::UUID,
     )?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn all_different(trial: &mut Trial) -> Outcome {
@@ -89,7 +79,7 @@ fn all_different(trial: &mut Trial) -> Outcome {
         )?;
         seen.push(uuid);
     }
-    Trial::usable(&mut session)
+    works(&mut session)
 }
 
 fn not_inherited(trial: &mut Trial) -> Outcome {
@@ -100,5 +90,5 @@ fn not_inherited(trial: &mut Trial) -> Outcome {
     session.gpu.create_2d(1, 2, 32, 32)?;
     let second = session.gpu.assign_uuid(1)?;
     check(second != first, "it is the same object to other devices")?;
-    Trial::usable(&mut session)
+    works(&mut session)
 }
