@@ -260,6 +260,12 @@ fn one_that_dies_at_start_is_named_with_its_last_words() {
 }
 
 #[test]
+fn what_a_command_line_starts_besides_is_ended_too() {
+    let line = fake_line("dies-at-start").replacen('=', "=sleep 1000 & ", 1);
+    refused(&line, "ended with exit status: 3");
+}
+
+#[test]
 fn one_that_never_listens_is_given_up() {
     refused(
         &fake_line("never-listens"),

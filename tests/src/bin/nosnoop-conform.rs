@@ -11,13 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use nosnoop_tests::conform::run::{self, Finding, Run, Trouble, Verdict};
-use nosnoop_tests::conform::target::{self, Target};
+use nosnoop_tests::conform::target::Target;
 use nosnoop_tests::conform::{Case, Group, cases, report, sentences};
 use nosnoop_tests::frontend::set_patience;
 use nosnoop_tests::glob::matches;
 use nosnoop_tests::readme;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 /// Checks vhost-user GPU back-ends against the specifications, case by case.
 ///
@@ -92,7 +90,6 @@ fn main() -> ExitCode {
             loud(panic);
         }
     }));
-    end_with_signals();
     match checked(&Arguments::parse()) {
         Ok(code) => code,
         Err(what) => {
@@ -100,20 +97,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Takes the back-end along when a signal ends the program.
-fn end_with_signals() {
-    // Without handlers the program works, but for a back-end that may outlive it.
-    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
-        return;
-    };
-    std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            target::kill_all();
-            std::process::exit(signal.saturating_add(128));
-        }
-    });
 }
 
 fn checked(arguments: &Arguments) -> Result<ExitCode, String> {

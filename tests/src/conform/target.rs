@@ -3,18 +3,16 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid,
-};
 use tempfile::TempDir;
 
 use crate::frontend::daemon;
+use crate::frontend::process::Owned;
 use crate::peers::{Peer, Prepared, SOCKET, is_name, quoted, short_path};
 
 /// Lines of standard error that are kept; some back-ends write one for each bad command.
@@ -22,25 +20,6 @@ const KEPT_LINES: usize = 200;
 
 /// How long a back-end is watched after its front-end has gone, for one that dies of that.
 const LAST_GASP: Duration = Duration::from_millis(10);
-
-/// How long a process that was killed may take to be gone.
-const LAST_WAIT: Duration = Duration::from_secs(2);
-
-/// The process groups of the back-ends that run.
-static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
-
-/// Kills all back-ends of this process, before a signal ends it: they do not get the terminal's
-/// signals, as each has a process group of its own.
-pub fn kill_all() {
-    for group in GROUPS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .drain(..)
-    {
-        // It may be gone already.
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-}
 
 /// A back-end to test.
 #[derive(Clone, Debug)]
@@ -195,8 +174,7 @@ struct Said {
 /// A back-end that was started here, in a process group of its own.
 #[derive(Debug)]
 struct Process {
-    child: Child,
-    group: Pid,
+    owned: Owned,
     _dir: TempDir,
     socket: PathBuf,
     said: Arc<Mutex<Said>>,
@@ -210,30 +188,22 @@ impl Process {
         limit: Duration,
         command: impl FnOnce(&Path) -> Command,
     ) -> Result<Running, String> {
-        // Orphans of a shell come to this process, not to one that may never collect them.
-        set_child_subreaper(Some(getpid())).map_err(|error| format!("be a subreaper: {error}"))?;
         let dir = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
         let socket = dir.path().join("gpu.sock");
-        let mut child = command(&socket)
-            .process_group(0)
+        let mut command = command(&socket);
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("start '{name}': {error}"))?;
+            .stderr(Stdio::piped());
+        let owned = Owned::group(&mut command);
+        let mut owned = owned.map_err(|error| format!("start '{name}': {error}"))?;
         let said = Arc::new(Mutex::new(Said::default()));
-        if let Some(pipe) = child.stderr.take() {
+        if let Some(pipe) = owned.child().stderr.take() {
             let said = said.clone();
             std::thread::spawn(move || listen_to(BufReader::new(pipe), &said));
         }
-        let group = Pid::from_child(&child);
-        GROUPS
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(group);
         let mut process = Self {
-            group,
-            child,
+            owned,
             _dir: dir,
             socket,
             said,
@@ -270,7 +240,7 @@ impl Process {
     }
 
     fn status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+        self.owned.status().ok().flatten()
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
@@ -306,34 +276,8 @@ impl Process {
     }
 
     fn kill(&mut self) {
-        if self.killed {
-            return;
-        }
         self.killed = true;
-        // From now on its number may be somebody else's.
-        GROUPS
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|group| *group != self.group);
-        // The group may be gone already.
-        let _ = kill_process_group(self.group, Signal::KILL);
-        let _ = self.child.wait();
-        // What a shell had started is ours to collect now, and comes to its end at once.
-        let began = Instant::now();
-        while let Ok(ended) = waitpgid(self.group, WaitOptions::NOHANG) {
-            if began.elapsed() > LAST_WAIT {
-                break;
-            }
-            if ended.is_none() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
+        self.owned.kill();
     }
 }
 

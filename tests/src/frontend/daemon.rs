@@ -4,20 +4,24 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use super::error::{Deadline, Error, Result, patience};
+use super::process::Owned;
+
+/// How a command is started: [`Owned::program`] or [`Owned::group`].
+pub type Start = fn(&mut Command) -> std::io::Result<Owned>;
 
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Child,
+    process: Owned,
     dir: TempDir,
     socket: PathBuf,
     stderr: Arc<Mutex<String>>,
@@ -42,21 +46,22 @@ impl Daemon {
     /// # Errors
     /// [`Error::Daemon`] with its stderr if it does not listen in time.
     pub fn start_command(mut command: Command, socket_args: &[&str]) -> Result<Self> {
-        Self::start_with(|socket| {
+        let command = |socket: &Path| {
             command.args(socket_args).arg(socket);
             command
-        })
+        };
+        Self::start_with(command, Owned::program)
     }
 
     /// Starts any vhost-user daemon on a socket in a directory of its own: `make` says with which
-    /// command.
+    /// command, `start` whether that leads a process group.
     ///
     /// # Errors
     /// As [`Daemon::start_command`].
-    pub fn start_with(make: impl FnOnce(&Path) -> Command) -> Result<Self> {
+    pub fn start_with(make: impl FnOnce(&Path) -> Command, start: Start) -> Result<Self> {
         let dir = tempfile::tempdir().map_err(|e| Error::io("make a directory", e))?;
         let socket = dir.path().join("gpu.sock");
-        Self::listen(make(&socket), dir, socket)
+        Self::listen(make(&socket), start, dir, socket)
     }
 
     /// Starts `nosnoop-gpu` on a socket path of the caller's choice and waits until it listens.
@@ -67,12 +72,12 @@ impl Daemon {
         let mut command = Command::new(binary()?);
         command.args(args).arg("--socket-path").arg(socket);
         let dir = tempfile::tempdir().map_err(|e| Error::io("make a directory", e))?;
-        Self::listen(command, dir, socket.to_owned())
+        Self::listen(command, Owned::program, dir, socket.to_owned())
     }
 
-    fn listen(mut command: Command, dir: TempDir, socket: PathBuf) -> Result<Self> {
+    fn listen(mut command: Command, start: Start, dir: TempDir, socket: PathBuf) -> Result<Self> {
         command.stdin(Stdio::null());
-        let mut daemon = Self::spawn(command, dir, socket)?;
+        let mut daemon = Self::spawn(command, start, dir, socket)?;
         let path = daemon.socket.clone();
         Deadline::default().poll("the daemon's socket", || {
             if let Some(status) = daemon.try_status()? {
@@ -102,19 +107,18 @@ impl Daemon {
             .stdin(Stdio::from(socket));
         let dir = tempfile::tempdir().map_err(|e| Error::io("make a directory", e))?;
         let path = dir.path().join("unused");
-        Self::spawn(command, dir, path)
+        Self::spawn(command, Owned::program, dir, path)
     }
 
-    fn spawn(mut command: Command, dir: TempDir, socket: PathBuf) -> Result<Self> {
+    fn spawn(mut command: Command, start: Start, dir: TempDir, socket: PathBuf) -> Result<Self> {
         command
             .current_dir(dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
+        let mut process = start(&mut command)
             .map_err(|e| Error::Daemon(format!("start {:?}: {e}", command.get_program())))?;
         let stderr = Arc::new(Mutex::new(String::new()));
-        let reader = child.stderr.take().map(|pipe| {
+        let reader = process.child().stderr.take().map(|pipe| {
             let text = stderr.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(std::io::Result::ok) {
@@ -128,7 +132,7 @@ impl Daemon {
             })
         });
         Ok(Daemon {
-            child,
+            process,
             dir,
             socket,
             stderr,
@@ -148,7 +152,7 @@ impl Daemon {
 
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid().as_raw_nonzero().get().cast_unsigned()
     }
 
     /// What the daemon wrote to stderr so far.
@@ -164,13 +168,12 @@ impl Daemon {
     /// # Errors
     /// [`Error::Io`] if the process is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), signal).map_err(|e| Error::io("kill", e))
+        kill_process(self.process.pid(), signal).map_err(|e| Error::io("kill", e))
     }
 
     fn try_status(&mut self) -> Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
-            .map_err(|e| Error::io("wait for the daemon", e))
+        let status = self.process.status();
+        status.map_err(|e| Error::io("wait for the daemon", e))
     }
 
     /// Whether the daemon still runs.
@@ -296,14 +299,6 @@ impl Daemon {
         };
         // USER_HZ is 100 in the ABI of every architecture this runs on.
         Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Both fail only when the process is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -30,6 +30,7 @@ pub mod memory;
 pub mod memtype;
 pub mod message;
 pub mod pixels;
+pub mod process;
 pub mod queue;
 pub mod request;
 pub mod response;

@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::frontend::process::Owned;
 use crate::frontend::{self, Daemon, daemon};
 use crate::lab::root::{Program, Root};
 use crate::lab::{LabError, Result, programs};
@@ -268,7 +269,11 @@ impl Prepared {
     /// # Errors
     /// When it ends at once or does not listen in time, with what it wrote.
     pub fn start(&self) -> frontend::Result<Daemon> {
-        Daemon::start_with(|socket| self.command(socket))
+        let start = match self.launch {
+            Launch::Shell(_) => Owned::group,
+            Launch::File(_) | Launch::Program(_) => Owned::program,
+        };
+        Daemon::start_with(|socket| self.command(socket), start)
     }
 }
 
