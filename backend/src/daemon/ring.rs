@@ -87,7 +87,8 @@ impl Ring {
     }
 
     /// Whether the ring was stopped and then set to another position than it had stopped at. True
-    /// once per such restart.
+    /// once per such restart. Positions have 16 bits: a ring that begins anew after a multiple of
+    /// 65,536 requests looks as one that goes on.
     pub(super) fn take_rewound(&self) -> bool {
         std::mem::take(&mut lock(&self.shared.restart).rewound)
     }

@@ -341,7 +341,14 @@ impl Device {
     /// Changes the state and then does what that asks for.
     fn parking<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Effect>) -> T) -> T {
         let mut effects = Vec::new();
-        let result = change(&mut self.state(), &mut effects);
+        let (result, _under_way) = {
+            let mut state = self.state();
+            let result = change(&mut state, &mut effects);
+            // A reset waits for it: what is to be unmapped has been asked for then, and its place in
+            // the region can be had again.
+            let under_way = (!effects.is_empty()).then(|| state.parked.deliveries().begin());
+            (result, under_way)
+        };
         self.carry_out(effects);
         result
     }

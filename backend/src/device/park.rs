@@ -27,7 +27,7 @@ impl Resolved {
     }
 }
 
-/// How many answers are on their way to the guest.
+/// How many answers are on their way to the guest, and other effects of what was changed.
 #[derive(Clone, Default)]
 pub(super) struct Deliveries(Arc<(Mutex<Count>, Condvar)>);
 
@@ -39,13 +39,13 @@ struct Count {
 }
 
 impl Deliveries {
-    fn begin(&self) -> UnderWay {
+    pub(super) fn begin(&self) -> UnderWay {
         let mut count = lock(&self.0.0);
         count.under_way = count.under_way.saturating_add(1);
         UnderWay(self.clone())
     }
 
-    /// Waits until all that were begun have reached the guest.
+    /// Waits until all that were begun have reached the guest or are done.
     pub(super) fn wait(&self) {
         let mut count = lock(&self.0.0);
         count.waiting = count.waiting.saturating_add(1);
@@ -57,7 +57,8 @@ impl Deliveries {
     }
 }
 
-struct UnderWay(Deliveries);
+/// Something is under way until this is dropped.
+pub(super) struct UnderWay(Deliveries);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {

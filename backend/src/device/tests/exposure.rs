@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nosnoop_protocol::memtype::MemslotRequest;
 
@@ -32,6 +35,8 @@ type Steps = Arc<Mutex<Vec<Step>>>;
 struct SlowMapper {
     steps: Steps,
     waiting: Mutex<VecDeque<Done>>,
+    /// Lets the next request to unmap end.
+    gate: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 impl SlowMapper {
@@ -57,6 +62,9 @@ impl Mapper for SlowMapper {
 
     fn unmap(&self, _shm_offset: u64, _len: u64, done: Done) {
         lock(&self.steps).push(Step::Unmap);
+        if let Some(gate) = lock(&self.gate).take() {
+            gate.recv().unwrap();
+        }
         lock(&self.waiting).push_back(done);
     }
 }
@@ -188,6 +196,32 @@ fn noncoherent_memory_is_flushed_before_it_is_exposed_and_after() {
     // Not before the front-end has answered that it is unmapped.
     life.answer(Ok(()));
     life.expect(&[Step::Flush(PAGES), DONE]);
+}
+
+/// The front-end's thread may be about to ask for an unmap when the device is reset.
+#[test]
+fn after_a_reset_no_place_waits_for_an_unmap_that_is_yet_to_be_asked_for() {
+    let life = Life::new(MapCache::Cached, Snooping::Yes);
+    life.map();
+    // Behind the map.
+    life.unmap();
+    let (open, gate) = mpsc::channel();
+    *lock(&life.mapper.gate) = Some(gate);
+    thread::scope(|scope| {
+        scope.spawn(|| life.mapper.answer(Ok(())));
+        while !lock(&life.mapper.steps).contains(&Step::Unmap) {
+            thread::yield_now();
+        }
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            open.send(()).unwrap();
+        });
+        life.device.reset();
+        lock(&life.mapper.steps).clear();
+        life.create();
+        life.map();
+        life.expect(&[Step::Map(MemslotRequest::Cached)]);
+    });
 }
 
 #[test]
