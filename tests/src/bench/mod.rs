@@ -103,11 +103,16 @@ pub fn run(plan: &Plan, backends: &[Prepared]) -> Report {
     }
 }
 
-/// One row in one turn: every back-end and the limit, another one first each time.
+/// The order in which `contenders` take turn number `turn`: each once, another one first each time, so
+/// that what the one before leaves behind in the machine does not always meet the same one.
+pub(crate) fn in_turn(contenders: usize, turn: u32) -> impl Iterator<Item = usize> {
+    (0..contenders).map(move |at| (at + turn as usize) % contenders)
+}
+
+/// One row in one turn: every back-end and the limit.
 fn one_row(case: &Case, row: &mut Row, backends: &[Prepared], span: Duration, turn: u32) {
     let contenders = backends.len() + usize::from(case.limit.is_some());
-    for at in 0..contenders {
-        let at = (at + turn as usize) % contenders;
+    for at in in_turn(contenders, turn) {
         match (backends.get(at), case.limit) {
             (Some(backend), _) => {
                 let cell: &mut Measured = &mut row.cells[at];
@@ -138,5 +143,18 @@ pub fn size(bytes: u64) -> String {
         _ if bytes >= 1 << 20 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
         _ if bytes >= 1 << 10 => format!("{} KiB", bytes >> 10),
         _ => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_contender_is_first_as_often_as_the_others() {
+        let order = |turn| in_turn(3, turn).collect::<Vec<_>>();
+        let turns = [0, 1, 2, 3].map(order);
+        assert_eq!(turns, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
+        assert_eq!(in_turn(0, 7).count(), 0);
     }
 }

@@ -13,7 +13,7 @@ use super::qemu::{Accelerator, Machine, Setup};
 use super::report::BootTimes;
 use super::usage::Usage;
 use super::{LabError, Result, date, say};
-use crate::bench::machine;
+use crate::bench::{in_turn, machine};
 
 mod report;
 
@@ -105,8 +105,7 @@ pub struct Measurement {
 pub fn run(lab: &Lab, kinds: &[Kind], turns: u32, rounds: u64) -> Result<Measurement> {
     let mut all = Vec::new();
     for turn in 0..turns {
-        for at in 0..kinds.len() {
-            let kind = &kinds[(at + turn as usize) % kinds.len()];
+        for kind in in_turn(kinds.len(), turn).map(|at| &kinds[at]) {
             say(format_args!(
                 "turn {} of {turns}: {}",
                 turn + 1,

@@ -254,6 +254,31 @@ mod tests {
     }
 
     #[test]
+    fn every_difference_needs_an_explanation_and_so_does_what_is_bad_everywhere() {
+        use Verdict::{Fail, Pass, Skip, Warn};
+        for plain in [&[][..], &[Pass], &[Skip], &[Pass; 4], &[Skip; 4]] {
+            assert!(!needs_one(plain), "{plain:?}");
+        }
+        for remarkable in [
+            &[Pass, Skip][..],
+            &[Pass, Pass, Skip, Pass],
+            &[Pass, Pass, Pass, Skip],
+            &[Fail; 4],
+            &[Warn],
+        ] {
+            assert!(needs_one(remarkable), "{remarkable:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_broke_off_is_a_problem_and_its_missing_devices_are_not() {
+        let mut half = comparison(&[Column::Ours], &[("a", &[Verdict::Fail])]);
+        half.broken = Some("qemu: no guest".to_owned());
+        let explained = explanations(&explained("a", "FAIL", "PASS")).unwrap();
+        assert_eq!(check(&half, &explained), ["qemu: no guest"]);
+    }
+
+    #[test]
     fn an_explanation_says_everything() {
         let error = |text: &str| explanations(text).unwrap_err().to_string();
         let stranger = explained("c", "FAIL", "PASS");
