@@ -72,7 +72,8 @@ fn range(bars: &[(&str, Spread)]) -> (i32, i32) {
     )
 }
 
-fn draw(title: &str, below: &str, bars: &[(&str, Spread)]) -> String {
+/// A plot with a `title`, a line of text `below` and a bar for each name.
+pub(crate) fn draw(title: &str, below: &str, bars: &[(&str, Spread)]) -> String {
     let (low, high) = range(bars);
     let x = |value: f64| {
         let part = (value.clamp(1e-6, 1e6).log2() - f64::from(low)) / f64::from(high - low);

@@ -32,7 +32,6 @@ mod modules;
 pub mod nested;
 pub mod pages;
 pub mod picture;
-pub mod plot;
 pub mod process;
 pub mod programs;
 pub mod qemu;

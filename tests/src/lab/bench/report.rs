@@ -1,8 +1,8 @@
 //! What a bench found, for people: tables and charts.
 
-use super::super::plot::{Group, bars};
 use super::{Measurement, Turn};
 use crate::bench::stats::Spread;
+use crate::bench::svg::draw;
 
 /// Finds a quantity in a turn that has it.
 type Value<'a> = dyn Fn(&Turn) -> Option<f64> + 'a;
@@ -184,20 +184,21 @@ impl Measurement {
         )
     }
 
-    /// The rates of all backends relative to the first one's, as a chart.
+    /// The rates of all backends but the first relative to that one's, as a chart.
     #[must_use]
     pub fn chart(&self) -> String {
         let backends = self.backends();
-        let groups = self.names().into_iter().map(|name| -> Group {
-            let bars = backends.iter().map(|backend| self.ratio(backend, name));
-            (name.to_owned(), bars.collect())
-        });
-        let series = backends.iter().map(ToString::to_string);
-        bars(
-            "Rates in the guest relative to the first backend: middle, least and most of all turns",
-            &series.collect::<Vec<_>>(),
-            &groups.collect::<Vec<_>>(),
-        )
+        let (first, others) = backends.split_first().unwrap_or((&"", &[]));
+        let mut bars = Vec::new();
+        for name in self.names() {
+            for other in others {
+                let ratio = self.ratio(other, name);
+                bars.extend(ratio.map(|ratio| (format!("{name}: {other}"), ratio)));
+            }
+        }
+        let bars: Vec<_> = bars.iter().map(|(name, bar)| (&**name, *bar)).collect();
+        let title = format!("Rates in the guest: times as fast as {first}");
+        draw(&title, &self.heading(), &bars)
     }
 }
 
@@ -284,10 +285,10 @@ mod tests {
         assert!(text.contains("| update, per s | 6.0 | 70.0 |"), "{text}");
         assert!(text.contains("\nMedians of 3 turns. The guest's"), "{text}");
         let chart = measurement.chart();
-        // The first is 1 by definition.
         assert!(
-            chart.contains(">1.00</text>") && chart.contains(">0.80</text>"),
+            chart.contains(">update: b</text>") && chart.contains(">0.80 (0.50-14.00)</text>"),
             "{chart}"
         );
+        assert!(!chart.contains(">update: a</text>"), "{chart}");
     }
 }
