@@ -27,14 +27,12 @@ pub(super) const CASES: &[Case] = &[
     shows(6, "X8B8G8R8 (68) has its colours", colours::<68>),
     shows(7, "A8B8G8R8 (121) has its colours", colours::<121>),
     shows(8, "R8G8B8X8 (134) has its colours", colours::<134>),
-    Case {
-        group: Group::Formats,
-        number: 9,
-        name: "numbers that are no format are refused",
-        sentences: &["gpu-2d-2", "gpu-header-3"],
-        needs: Needs::NOTHING,
-        run: unknown,
-    },
+    Group::Formats.case(
+        9,
+        "numbers that are no format are refused",
+        &["gpu-2d-2", "gpu-header-3"],
+        unknown,
+    ),
 ];
 
 fn colours<const FORMAT: u32>(trial: &mut Trial) -> Outcome {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::kit::{self, readable, writable};
-use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check};
+use crate::conform::case::{Case, Group, Outcome, Stop, check};
 use crate::conform::trial::Trial;
 use crate::frontend::memory::Span;
 use crate::frontend::request::{self, Cursor};
@@ -17,126 +17,46 @@ use crate::frontend::{Deadline, Error, Response, Session, patience};
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    Case {
-        group: Group::HostileRings,
-        number: 1,
-        name: "a head outside the table",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: head_outside,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 2,
-        name: "an available index far ahead",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: index_far_ahead,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 3,
-        name: "an available index that goes back",
-        sentences: &["ring-11"],
-        needs: Needs::NOTHING,
-        run: index_goes_back,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 4,
-        name: "a descriptor that is its own next",
-        sentences: &["ring-6"],
-        needs: Needs::NOTHING,
-        run: own_next,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 5,
-        name: "a chain that runs in a circle",
-        sentences: &["ring-6"],
-        needs: Needs::NOTHING,
-        run: circle,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 6,
-        name: "a next outside the table",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: next_outside,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 7,
-        name: "a request outside guest memory",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: request_outside,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 8,
-        name: "a response outside guest memory",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: response_outside,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 9,
-        name: "a buffer that reaches across the end of guest memory or of 64 bits",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: across_the_end,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 10,
-        name: "buffers of four gigabytes",
-        sentences: &["ring-6"],
-        needs: Needs::NOTHING,
-        run: huge_buffers,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 11,
-        name: "a writable descriptor before a readable one",
-        sentences: &["ring-3"],
-        needs: Needs::NOTHING,
-        run: writable_first,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 12,
-        name: "descriptors of no length",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: no_length,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 13,
-        name: "chains without a request",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: no_request,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 14,
-        name: "the same head twice at a time",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: head_twice,
-    },
-    Case {
-        group: Group::HostileRings,
-        number: 21,
-        name: "good and bad chains in turn: the good ones are answered, or the ring stops",
-        sentences: &[],
-        needs: Needs::NOTHING,
-        run: good_and_bad,
-    },
+    Group::HostileRings.case(1, "a head outside the table", &[], head_outside),
+    Group::HostileRings.case(2, "an available index far ahead", &[], index_far_ahead),
+    Group::HostileRings.case(
+        3,
+        "an available index that goes back",
+        &["ring-11"],
+        index_goes_back,
+    ),
+    Group::HostileRings.case(
+        4,
+        "a descriptor that is its own next",
+        &["ring-6"],
+        own_next,
+    ),
+    Group::HostileRings.case(5, "a chain that runs in a circle", &["ring-6"], circle),
+    Group::HostileRings.case(6, "a next outside the table", &[], next_outside),
+    Group::HostileRings.case(7, "a request outside guest memory", &[], request_outside),
+    Group::HostileRings.case(8, "a response outside guest memory", &[], response_outside),
+    Group::HostileRings.case(
+        9,
+        "a buffer that reaches across the end of guest memory or of 64 bits",
+        &[],
+        across_the_end,
+    ),
+    Group::HostileRings.case(10, "buffers of four gigabytes", &["ring-6"], huge_buffers),
+    Group::HostileRings.case(
+        11,
+        "a writable descriptor before a readable one",
+        &["ring-3"],
+        writable_first,
+    ),
+    Group::HostileRings.case(12, "descriptors of no length", &[], no_length),
+    Group::HostileRings.case(13, "chains without a request", &[], no_request),
+    Group::HostileRings.case(14, "the same head twice at a time", &[], head_twice),
+    Group::HostileRings.case(
+        21,
+        "good and bad chains in turn: the good ones are answered, or the ring stops",
+        &[],
+        good_and_bad,
+    ),
 ];
 
 /// How long a ring that neither answers nor signals an error is watched.

@@ -13,54 +13,12 @@ const EXTENSION: Needs = Needs::HOST_BLOBS.and(Needs::protocol(protocol::MEMTYPE
 
 /// The cases of this group.
 pub(super) const CASES: &[Case] = &[
-    Case {
-        group: Group::Memtype,
-        number: 1,
-        name: "the extension is offered with all that it needs",
-        sentences: &["ext-1"],
-        needs: Needs::protocol(protocol::MEMTYPE),
-        run: offered_with_needs,
-    },
-    Case {
-        group: Group::Memtype,
-        number: 2,
-        name: "where it is not acknowledged, a map request carries no memory type",
-        sentences: &["ext-2", "ext-5", "vu-45"],
-        needs: Needs::HOST_BLOBS,
-        run: not_acknowledged,
-    },
-    Case {
-        group: Group::Memtype,
-        number: 3,
-        name: "where it is acknowledged, the type asked for is the one that the guest is told, for writing",
-        sentences: &["ext-3", "ext-4", "ext-5", "ext-8"],
-        needs: EXTENSION,
-        run: same_type_for_both,
-    },
-    Case {
-        group: Group::Memtype,
-        number: 4,
-        name: "a type that the front-end refuses is an error to the guest, with nothing mapped",
-        sentences: &["ext-8"],
-        needs: EXTENSION,
-        run: refused_type,
-    },
-    Case {
-        group: Group::Memtype,
-        number: 5,
-        name: "acknowledged without what it needs, it is not used",
-        sentences: &["ext-1", "ext-2"],
-        needs: EXTENSION,
-        run: acknowledged_alone,
-    },
-    Case {
-        group: Group::Memtype,
-        number: 6,
-        name: "an unmap request carries no memory type",
-        sentences: &["ext-2", "ext-5"],
-        needs: Needs::HOST_BLOBS,
-        run: unmap_has_none,
-    },
+    Group::Memtype.case_needing(Needs::protocol(protocol::MEMTYPE), 1, "the extension is offered with all that it needs", &["ext-1"], offered_with_needs),
+    Group::Memtype.case_needing(Needs::HOST_BLOBS, 2, "where it is not acknowledged, a map request carries no memory type", &["ext-2", "ext-5", "vu-45"], not_acknowledged),
+    Group::Memtype.case_needing(EXTENSION, 3, "where it is acknowledged, the type asked for is the one that the guest is told, for writing", &["ext-3", "ext-4", "ext-5", "ext-8"], same_type_for_both),
+    Group::Memtype.case_needing(EXTENSION, 4, "a type that the front-end refuses is an error to the guest, with nothing mapped", &["ext-8"], refused_type),
+    Group::Memtype.case_needing(EXTENSION, 5, "acknowledged without what it needs, it is not used", &["ext-1", "ext-2"], acknowledged_alone),
+    Group::Memtype.case_needing(Needs::HOST_BLOBS, 6, "an unmap request carries no memory type", &["ext-2", "ext-5"], unmap_has_none),
 ];
 
 /// What an extended session accepts.
