@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::case::{Outcome, Stop};
 use super::probe::Probe;
-use crate::frontend::{Error, Session, SessionOptions, VhostUser};
+use crate::frontend::{Error, Session, SessionOptions, VhostUser, request, response};
 
 /// One case's run. The back-end was started for it (or, where it is not ours to start, is just
 /// between two front-ends), and nobody is connected to it yet.
@@ -60,7 +60,7 @@ impl Trial {
         let probe = Probe {
             features,
             protocol_features,
-            config: None,
+            ..Probe::default()
         };
         Self::of(socket, &probe, Connections::default())
     }
@@ -132,13 +132,16 @@ impl Trial {
         Ok(Session::over(vhost, options)?)
     }
 
-    /// Ends a case in which the device must have stayed usable: it answers GET_DISPLAY_INFO, and the
-    /// rules of the display socket and of the shared-memory channel were kept so far.
+    /// Ends a case in which the device must have stayed usable: it answers GET_DISPLAY_INFO, with what
+    /// is the affair of other cases, and the rules of the display socket and of the shared-memory
+    /// channel were kept so far.
     ///
     /// # Errors
     /// [`Stop::Fail`] with the rule.
     pub fn usable(session: &mut Session) -> Outcome {
-        session.gpu.display_info()?;
+        session
+            .gpu
+            .call(&request::get_display_info(), response::EDID)?;
         if session.has_display() {
             // Flags have a case of their own.
             let broken = session

@@ -8,7 +8,7 @@ use crate::frontend::driver::Resource;
 use crate::frontend::message::u32_at;
 use crate::frontend::pixels::{BGRX, Picture, noise};
 use crate::frontend::response::{self, resp};
-use crate::frontend::{DisplayConfig, Rect, Response, Session, SessionOptions, patience};
+use crate::frontend::{DisplayConfig, Rect, Response, Session, SessionOptions, patience, request};
 
 /// How long a display is watched for what must not come. Whatever a back-end sends without being
 /// asked has come by then, as it has answered a request after.
@@ -148,7 +148,9 @@ impl Shown {
 
 /// Waits until everything that the back-end had to send to the display has come.
 pub(super) fn settle(session: &mut Session) -> Outcome {
-    session.gpu.display_info()?;
+    session
+        .gpu
+        .call(&request::get_display_info(), response::EDID)?;
     std::thread::sleep(QUIET);
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(super) const CASES: &[Case] = &[
         group: Group::Contexts,
         number: 3,
         name: "a second context of the same id is refused, and the first stays",
-        sentences: &["gpu-ctx-2"],
+        sentences: &["gpu-ctx-2", "gpu-header-3"],
         needs: CONTEXTS,
         run: id_in_use,
     },

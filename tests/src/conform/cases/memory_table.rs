@@ -86,7 +86,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         group: Group::MemoryTable,
         number: 9,
-        name: "backing in memory that REM_MEM_REG took away is not shown, and other memory is as before",
+        name: "memory that REM_MEM_REG took away is not shown, and other memory is as before",
         sentences: &["vu-30"],
         needs: SLOTS,
         run: region_removed,
@@ -130,6 +130,14 @@ pub(super) const CASES: &[Case] = &[
         sentences: &["vu-30"],
         needs: SLOTS.and(Needs::features(feature::RESOURCE_BLOB)),
         run: blob_without_memory,
+    },
+    Case {
+        group: Group::MemoryTable,
+        number: 15,
+        name: "backing that was attached before its memory is removed does not show it, and harms nothing",
+        sentences: &[],
+        needs: SLOTS,
+        run: backing_without_memory,
     },
 ];
 
@@ -381,18 +389,37 @@ fn region_removed(trial: &mut Trial) -> Outcome {
         let span = session.ram.alloc_above(BYTES, EXTRA)?;
         memory_works(&mut session, span, seed)?;
         let (fd, at) = file_of(&session, span)?;
-        remove(&mut session, EXTRA)?;
-        not_shown(&mut session, &fd, at, 1)?;
-        let attach = request::attach_backing(1, &[span.into()]);
         session.gpu.detach_backing(1)?;
-        if succeeds(&mut session, "RESOURCE_ATTACH_BACKING of it", &attach)? {
-            not_shown(&mut session, &fd, at, 1)?;
-            session.gpu.detach_backing(1)?;
-        }
+        remove(&mut session, EXTRA)?;
+        not_attached(&mut session, &fd, at, span)?;
         let span = session.ram.alloc(BYTES)?;
         session.gpu.attach_backing(1, &[span])?;
         memory_works(&mut session, span, 10 + seed)?;
     }
+    kit::works(&mut session)
+}
+
+/// Checks that this span, whose memory is gone, cannot be attached, or is not shown; `fd` and `at`
+/// as in [`not_shown`]. Resource 1 has no backing before and after.
+fn not_attached(session: &mut Session, fd: &OwnedFd, at: u64, span: Span) -> Outcome {
+    let attach = request::attach_backing(1, &[span.into()]);
+    if succeeds(session, "RESOURCE_ATTACH_BACKING of it", &attach)? {
+        not_shown(session, fd, at, 1)?;
+        session.gpu.detach_backing(1)?;
+    }
+    Ok(())
+}
+
+fn backing_without_memory(trial: &mut Trial) -> Outcome {
+    let mut session = with_slots(trial)?;
+    add(&mut session, EXTRA, 1 << 20)?;
+    let span = session.ram.alloc_above(BYTES, EXTRA)?;
+    memory_works(&mut session, span, 1)?;
+    let (fd, at) = file_of(&session, span)?;
+    remove(&mut session, EXTRA)?;
+    not_shown(&mut session, &fd, at, 1)?;
+    let span = session.ram.alloc(BYTES)?;
+    memory_works(&mut session, span, 2)?;
     kit::works(&mut session)
 }
 
@@ -464,9 +491,11 @@ fn offset_is_ignored(trial: &mut Trial) -> Outcome {
         mmap_offset: 0,
         ..region
     };
+    session.gpu.detach_backing(1)?;
     session.vhost.remove_mem_region(elsewhere)?;
     session.vhost.barrier()?;
-    not_shown(&mut session, &fd, region.mmap_offset + 3 * PAGE, 1)?;
+    let (at, span) = (3 * PAGE, Span::new(EXTRA + 3 * PAGE, BYTES));
+    not_attached(&mut session, &fd, region.mmap_offset + at, span)?;
     kit::works(&mut session)
 }
 
