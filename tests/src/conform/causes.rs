@@ -81,7 +81,8 @@ impl Cause {
 /// What the failures of one run come from.
 #[derive(Debug)]
 pub struct Account<'a> {
-    /// The causes that were met, each with the ids of the cases that failed by it.
+    /// The causes that were met, each with the ids of the cases that failed by it; there are none
+    /// for one that is met by chance, and was not this time.
     pub met: Vec<(&'a Cause, Vec<String>)>,
     /// The ids of the cases that failed by none of them.
     pub unexplained: Vec<String>,
@@ -122,7 +123,13 @@ impl<'a> Account<'a> {
         Some(Self {
             unexplained: unexplained.collect(),
             gone,
-            met: met.into_iter().filter(|(_, ids)| !ids.is_empty()).collect(),
+            met: met
+                .into_iter()
+                .filter(|(cause, explained)| {
+                    let by_chance = cause.by_chance && ids.iter().any(|id| cause.covers(id));
+                    by_chance || !explained.is_empty()
+                })
+                .collect(),
         })
     }
 

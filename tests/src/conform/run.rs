@@ -305,8 +305,8 @@ mod tests {
         };
         // Of fences: a MUST, a MAY of the driver, and what the text states.
         assert_eq!(binding(&with(&["gpu-fence-4"])), "");
-        let both = ["gpu-fence-7", "gpu-fence-4"];
-        assert_eq!(binding(&with(&both)), "(MUST or STATES) ");
+        let both = &["gpu-fence-7", "gpu-fence-4"];
+        assert_eq!(binding(&with(both)), "(MUST or STATES) ");
         assert_eq!(binding(&with(&["gpu-fence-7"])), "(STATES) ");
         assert_eq!(binding(&with(&["ring-20"])), "(MAY) ");
         assert_eq!(binding(&with(&["gpu-fence-6"])), "(no sentence) ");

@@ -8,6 +8,9 @@ use crate::conform::sentences::Sentence;
 /// Ids of cases that a list for a README names; the page has them all.
 const NAMED: usize = 8;
 
+/// What stands for the cases of a cause that is met by chance, and was not this time.
+const NOT_NOW: &str = "by chance none this time";
+
 fn accounts<'a>(runs: &'a [Run], causes: &'a [Cause]) -> Vec<(&'a Run, Account<'a>)> {
     let of = |run| Some((run, Account::of(run, causes)?));
     runs.iter().filter_map(of).collect()
@@ -20,15 +23,16 @@ pub fn list(runs: &[Run], causes: &[Cause], sentences: &[Sentence]) -> String {
     let mut text = String::new();
     for (run, account) in accounts(runs, causes) {
         let [_, failed, _] = run.counts();
-        text += &format!("{} fails {failed} cases:\n\n", run.target.name);
+        text += &format!("Failures of {}: {failed}.\n\n", run.target.name);
         for (cause, ids) in &account.met {
             let named: Vec<_> = ids.iter().take(NAMED).map(String::as_str).collect();
             let more = match ids.len().saturating_sub(NAMED) {
+                0 if ids.is_empty() => format!("{NOT_NOW} ({})", cause.cases.join(", ")),
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
             text += &format!(
-                "- **{}** ({}). {} In {}{more}.\n",
+                "- **{}** ({}). {} Cases: {}{more}.\n",
                 cause.title,
                 cause.rules(sentences),
                 cause.text,
@@ -48,7 +52,13 @@ pub(super) fn section(runs: &[Run], causes: &[Cause], sentences: &[Sentence]) ->
     let mut rows = String::new();
     for (run, account) in accounts(runs, causes) {
         for (cause, ids) in &account.met {
-            let links = ids.iter().map(|id| format!("<a href=\"#{id}\">{id}</a>"));
+            let links = match ids.as_slice() {
+                [] => NOT_NOW.to_owned(),
+                ids => {
+                    let links = ids.iter().map(|id| format!("<a href=\"#{id}\">{id}</a>"));
+                    links.collect::<Vec<_>>().join(", ")
+                }
+            };
             rows += &format!(
                 "<tr><td>{}</td><td><b>{}</b><div>{}</div><div class=\"note\">{}; seen in {}</div>\
                  </td><td>{}</td></tr>\n",
@@ -57,7 +67,7 @@ pub(super) fn section(runs: &[Run], causes: &[Cause], sentences: &[Sentence]) ->
                 escaped(&cause.text),
                 escaped(&cause.rules(sentences)),
                 escaped(&cause.seen),
-                links.collect::<Vec<_>>().join(", ")
+                links
             );
         }
         for line in account.open() {

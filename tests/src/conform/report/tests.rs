@@ -120,30 +120,28 @@ fn html_has_each_case_on_each_back_end_and_each_sentence() {
 
 #[test]
 fn the_list_of_causes_names_each_with_its_rule_and_its_cases() {
+    let list = causes::list;
     let (runs, causes, first) = (runs(), causes(), cases::all()[0].id());
     assert_eq!(
-        super::causes::list(&runs, &causes, &sentences::all()),
+        list(&runs, &causes, &sentences::all()),
         format!(
-            "bad fails 1 cases:\n\n- **1 is < 2** (ring-10 MUST). It compares. In {first}.\n\n"
+            "Failures of bad: 1.\n\n- **1 is < 2** (ring-10 MUST). It compares. Cases: {first}.\n\n"
         )
     );
     let unknown = [Cause {
         says: "2 < 1".to_owned(),
         ..causes[0].clone()
     }];
-    let list = super::causes::list(&runs, &unknown, &sentences::all());
+    let open = list(&runs, &unknown, &sentences::all());
     assert!(
-        list.contains(&format!("- 1 failure not explained: {first}\n")),
-        "{list}"
+        open.contains(&format!("- 1 failure not explained: {first}\n")),
+        "{open}"
     );
     assert!(
-        list.contains(&format!("- {first} fails no more by this: 1 is < 2\n")),
-        "{list}"
+        open.contains(&format!("- {first} fails no more by this: 1 is < 2\n")),
+        "{open}"
     );
-    assert_eq!(
-        super::causes::list(&runs[..1], &causes, &sentences::all()),
-        ""
-    );
+    assert_eq!(list(&runs[..1], &causes, &sentences::all()), "");
 }
 
 #[test]
