@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
+use nosnoop_tests::conform::causes::{self, Account, Cause};
 use nosnoop_tests::conform::run::{self, Finding, Run, Trouble, Verdict};
 use nosnoop_tests::conform::target::Target;
 use nosnoop_tests::conform::{Case, Group, cases, report, sentences};
@@ -62,11 +63,11 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     html: Option<PathBuf>,
 
-    /// Write a table of the groups there as Markdown
+    /// Write a table of the groups there as Markdown, and what known back-ends' failures come from
     #[arg(long, value_name = "PATH")]
     markdown: Option<PathBuf>,
 
-    /// Put that table into the section 'conform' of this document too, between its marks
+    /// Put these into the sections 'conform' and 'causes' of this document too, between their marks
     #[arg(long, value_name = "PATH")]
     readme: Option<PathBuf>,
 
@@ -125,10 +126,11 @@ fn checked(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     let patience = Duration::from_secs_f64(arguments.patience);
     set_patience(patience);
+    let causes = causes::all();
     let mut runs = Vec::new();
     let mut worst = 0;
     for target in &targets {
-        match test(target, &chosen, patience) {
+        match test(target, &chosen, &causes, patience) {
             Ok(run) => {
                 worst = worst.max(u8::from(run.counts()[1] > 0));
                 if let Some(why) = run.unasked() {
@@ -147,7 +149,7 @@ fn checked(arguments: &Arguments) -> Result<ExitCode, String> {
         }
     }
     if !runs.is_empty() {
-        write_reports(arguments, &runs, &chosen)?;
+        write_reports(arguments, &runs, &chosen, &causes)?;
     }
     Ok(ExitCode::from(worst))
 }
@@ -192,7 +194,12 @@ fn list(cases: &[Case]) {
     println!("{} cases in {} groups", cases.len(), groups.count());
 }
 
-fn test(target: &Target, cases: &[Case], patience: Duration) -> Result<Run, Trouble> {
+fn test(
+    target: &Target,
+    cases: &[Case],
+    causes: &[Cause],
+    patience: Duration,
+) -> Result<Run, Trouble> {
     let probe = run::probe(target, patience)?;
     println!("{}: offers {}", target.name, probe.names().join(" "));
     let mut done: usize = 0;
@@ -203,10 +210,19 @@ fn test(target: &Target, cases: &[Case], patience: Duration) -> Result<Run, Trou
     let [passed, failed, skipped] = run.counts();
     let took: Duration = run.findings.iter().map(|one| one.took).sum();
     println!(
-        "{}: {passed} passed, {failed} failed, {skipped} skipped in {:.1} s\n",
+        "{}: {passed} passed, {failed} failed, {skipped} skipped in {:.1} s",
         target.name,
         took.as_secs_f64()
     );
+    if let Some(account) = Account::of(&run, causes) {
+        for (cause, ids) in &account.met {
+            println!("  {:3} {}", ids.len(), cause.title);
+        }
+        for line in account.open() {
+            println!("  {line}");
+        }
+    }
+    println!();
     Ok(run)
 }
 
@@ -223,23 +239,32 @@ fn tell(finding: &Finding, done: usize, all: usize) {
     }
 }
 
-fn write_reports(arguments: &Arguments, runs: &[Run], cases: &[Case]) -> Result<(), String> {
+fn write_reports(
+    arguments: &Arguments,
+    runs: &[Run],
+    cases: &[Case],
+    causes: &[Cause],
+) -> Result<(), String> {
+    let sentences = sentences::all();
     if let Some(path) = &arguments.json {
-        write(path, &report::json(runs))?;
+        write(path, &report::json(runs, causes))?;
     }
     if let Some(path) = &arguments.junit {
         write(path, &report::junit(runs))?;
     }
     let today = report::date(SystemTime::now());
     let table = report::markdown(runs, cases, &today);
+    let list = report::causes::list(runs, causes, &sentences);
     if let Some(path) = &arguments.markdown {
-        write(path, &table)?;
+        write(path, &format!("{table}\n{list}"))?;
     }
     if let Some(path) = &arguments.readme {
-        readme::put(path, "conform", &table).map_err(|error| error.to_string())?;
+        for (section, text) in [("conform", &table), ("causes", &list)] {
+            readme::put(path, section, text).map_err(|error| error.to_string())?;
+        }
     }
     if let Some(path) = &arguments.html {
-        let page = report::html(runs, cases, &sentences::all(), &today);
+        let page = report::html(runs, cases, causes, &sentences, &today);
         write(path, &page)?;
     }
     Ok(())

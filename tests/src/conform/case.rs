@@ -167,6 +167,8 @@ pub struct Needs {
     pub features: u64,
     /// Vhost-user protocol feature bits.
     pub protocol_features: u64,
+    /// That a picture reaches the display, by which the case judges what it is about.
+    pub pictures: bool,
 }
 
 impl Needs {
@@ -174,12 +176,20 @@ impl Needs {
     pub const NOTHING: Self = Self {
         features: 0,
         protocol_features: 0,
+        pictures: false,
+    };
+
+    /// That pictures are shown.
+    pub const PICTURES: Self = Self {
+        pictures: true,
+        ..Self::NOTHING
     };
 
     /// Host blobs: the shared-memory region, the channel for its requests, contexts to make them in.
     pub const HOST_BLOBS: Self = Self {
         features: feature::RESOURCE_BLOB | feature::CONTEXT_INIT,
         protocol_features: protocol::BACKEND_REQ | protocol::SHMEM,
+        pictures: false,
     };
 
     /// These virtio features.
@@ -187,7 +197,7 @@ impl Needs {
     pub const fn features(features: u64) -> Self {
         Self {
             features,
-            protocol_features: 0,
+            ..Self::NOTHING
         }
     }
 
@@ -195,8 +205,8 @@ impl Needs {
     #[must_use]
     pub const fn protocol(protocol_features: u64) -> Self {
         Self {
-            features: 0,
             protocol_features,
+            ..Self::NOTHING
         }
     }
 
@@ -206,12 +216,17 @@ impl Needs {
         Self {
             features: self.features | other.features,
             protocol_features: self.protocol_features | other.protocol_features,
+            pictures: self.pictures || other.pictures,
         }
     }
 
-    /// What of it a back-end does not offer, in words; nothing if it offers all.
+    /// What of it a back-end does not have, in words; nothing if it has all.
     #[must_use]
     pub fn missing(self, offered: &Probe) -> Option<String> {
+        if self.pictures && !offered.pictures {
+            let why = "no picture is shown, by which this is judged (2d-01 is about that)";
+            return Some(why.to_owned());
+        }
         let mut names = feature_names(self.features & !offered.features);
         names.extend(protocol_names(
             self.protocol_features & !offered.protocol_features,

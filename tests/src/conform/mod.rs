@@ -6,12 +6,14 @@
 //! * [`cases`]: the cases, one file per group;
 //! * [`target`]: the back-ends, by command or by socket; [`probe`]: what one offers;
 //! * [`run`]: runs cases, with a deadline each;
+//! * [`causes`]: what the failures of known back-ends come from;
 //! * [`sentences`]: what the specifications say, and which cases check it;
 //! * [`planted`]: whether the cases find bugs;
 //! * [`report`]: JSON, JUnit XML and HTML.
 
 pub mod case;
 pub mod cases;
+pub mod causes;
 pub mod planted;
 pub mod probe;
 pub mod report;

@@ -15,6 +15,8 @@ pub struct Probe {
     pub protocol_features: u64,
     /// Its configuration space, 16 bytes or 20, where it can be asked for.
     pub config: Option<Vec<u8>>,
+    /// Whether a picture reaches the display, where some case needs to know; else false.
+    pub pictures: bool,
 }
 
 impl Probe {

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::case::{Case, Stop};
+use super::case::{Case, Group, Stop};
+use super::cases;
 use super::probe::Probe;
 use super::sentences::{self, Level, Side};
 use super::target::{Kind, Target};
@@ -136,12 +137,15 @@ pub fn probe(target: &Target, patience: Duration) -> Result<Probe, Trouble> {
 /// Runs these cases against a back-end that offers what `probe` says; tells each finding to `each`.
 pub fn run(
     target: &Target,
-    probe: Probe,
+    mut probe: Probe,
     cases: &[Case],
     patience: Duration,
     each: &mut dyn FnMut(&Finding),
 ) -> Run {
     let mut findings = Vec::with_capacity(cases.len());
+    if cases.iter().any(|case| case.needs.pictures) {
+        probe.pictures = shows_pictures(target, &probe, patience);
+    }
     // It may have ended with the connection that probed it.
     let mut gone = lost(target, patience);
     for case in cases {
@@ -172,8 +176,15 @@ pub fn run(
     }
 }
 
-/// What the reason of a failure begins with: how much the case's sentences bind, unless one is a
-/// MUST for the device.
+/// Whether a picture reaches the display, which the first case of its group finds out.
+fn shows_pictures(target: &Target, probe: &Probe, patience: Duration) -> bool {
+    let all = cases::all();
+    let first = all.iter().find(|case| case.group == Group::TwoD);
+    first.is_some_and(|case| one(target, probe, case, patience) == Verdict::Pass)
+}
+
+/// What the reason of a failure begins with: how much the case's sentences bind the device, unless
+/// each is a MUST.
 fn binding(case: &Case) -> String {
     let levels: Vec<_> = sentences::all()
         .into_iter()
@@ -181,11 +192,14 @@ fn binding(case: &Case) -> String {
         .map(|one| one.level)
         .collect();
     let order = [Level::Must, Level::Should, Level::States, Level::May];
-    let highest = order.into_iter().find(|level| levels.contains(level));
-    match highest {
-        Some(Level::Must) => String::new(),
-        Some(level) => format!("({}) ", format!("{level:?}").to_uppercase()),
-        None => "(no sentence) ".to_owned(),
+    let found = order.into_iter().filter(|level| levels.contains(level));
+    match found.collect::<Vec<_>>().as_slice() {
+        [] => "(no sentence) ".to_owned(),
+        [Level::Must] => String::new(),
+        levels => {
+            let words = levels.iter().map(|level| level.word());
+            format!("({}) ", words.collect::<Vec<_>>().join(" or "))
+        }
     }
 }
 
@@ -287,10 +301,12 @@ mod tests {
     fn a_failure_says_how_much_its_sentences_bind() {
         let with = |sentences| Case {
             sentences,
-            ..super::super::cases::all()[0]
+            ..cases::all()[0]
         };
         // Of fences: a MUST, a MAY of the driver, and what the text states.
-        assert_eq!(binding(&with(&["gpu-fence-7", "gpu-fence-4"])), "");
+        assert_eq!(binding(&with(&["gpu-fence-4"])), "");
+        let both = &["gpu-fence-7", "gpu-fence-4"];
+        assert_eq!(binding(&with(both)), "(MUST or STATES) ");
         assert_eq!(binding(&with(&["gpu-fence-7"])), "(STATES) ");
         assert_eq!(binding(&with(&["ring-20"])), "(MAY) ");
         assert_eq!(binding(&with(&["gpu-fence-6"])), "(no sentence) ");

@@ -31,6 +31,19 @@ pub enum Level {
     States,
 }
 
+impl Level {
+    /// As the specifications write it; `STATES` for a plain statement.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Must => "MUST",
+            Self::Should => "SHOULD",
+            Self::May => "MAY",
+            Self::States => "STATES",
+        }
+    }
+}
+
 /// One sentence of a specification, in our words.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -110,7 +123,7 @@ pub fn markdown(sentences: &[Sentence], cases: &[Case]) -> String {
             [] => why_none(sentence).to_owned(),
             ids => ids.join(", "),
         };
-        let level = format!("{:?}", sentence.level).to_uppercase();
+        let level = sentence.level.word();
         text += &format!(
             "| {} | {level} | {} | {found} |\n",
             sentence.id, sentence.text

@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::frontend::daemon;
@@ -159,7 +160,7 @@ impl Running {
 
     /// How it died, if it did: by a signal, with a status other than 0, or in a panic of a thread.
     /// `passed`: the front-end was content and has gone; then a plain exit is no death, whatever
-    /// its status, as a back-end may serve one front-end only.
+    /// its status, nor is SIGPIPE, as a back-end may serve one front-end only.
     pub fn death(&mut self, passed: bool) -> Option<String> {
         self.process.as_mut()?.death(passed)
     }
@@ -262,8 +263,11 @@ impl Process {
         }
         if let Some(status) = self.status().filter(|_| !self.killed) {
             // 128 and more is what a shell makes of a signal.
-            let signal = status.signal().is_some() || status.code().is_some_and(|code| code > 128);
-            if signal || !(passed || status.success()) {
+            let signal = status.signal();
+            let signal = signal.or_else(|| status.code()?.checked_sub(128));
+            let signal = signal.filter(|number| *number > 0);
+            let alone = passed && signal.is_none_or(|number| number == Signal::PIPE.as_raw());
+            if !(alone || status.success()) {
                 return Some(format!(
                     "the back-end ended ({}){}",
                     describe(status),

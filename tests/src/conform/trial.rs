@@ -60,7 +60,7 @@ impl Trial {
         let probe = Probe {
             features,
             protocol_features,
-            config: None,
+            ..Probe::default()
         };
         Self::of(socket, &probe, Connections::default())
     }

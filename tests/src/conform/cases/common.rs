@@ -195,7 +195,9 @@ impl Shown {
 
 /// Waits until everything that the back-end had to send to the display has come.
 pub(super) fn settle(session: &mut Session) -> Outcome {
-    session.gpu.display_info()?;
+    session
+        .gpu
+        .call(&request::get_display_info(), response::EDID)?;
     std::thread::sleep(QUIET);
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) const CASES: &[Case] = &[
         CONTEXTS,
         3,
         "a second context of the same id is refused, and the first stays",
-        &["gpu-ctx-2"],
+        &["gpu-ctx-2", "gpu-header-3"],
         id_in_use,
     ),
     Group::Contexts.case_needing(

@@ -23,25 +23,29 @@ pub(super) const CASES: &[Case] = &[
         &["vu-26", "vug-3"],
         asks_first,
     ),
-    Group::Display.case(
+    Group::Display.case_needing(
+        Needs::PICTURES,
         2,
         "only features that were offered are set",
         &["vug-4"],
         accepts_offered,
     ),
-    Group::Display.case(
+    Group::Display.case_needing(
+        Needs::PICTURES,
         3,
         "features that nobody knows are not set",
         &["vug-4"],
         ignores_unknown,
     ),
-    Group::Display.case(
+    Group::Display.case_needing(
+        Needs::PICTURES,
         4,
         "without the feature EDID nothing is asked for with GET_EDID",
         &["vug-13", "vug-14"],
         no_edid,
     ),
-    Group::Display.case(
+    Group::Display.case_needing(
+        Needs::PICTURES,
         5,
         "without the feature DMABUF2 there is no DMABUF_SCANOUT2",
         &["vug-14"],

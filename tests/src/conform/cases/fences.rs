@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::kit::{self, Batch, is_error};
-use crate::conform::case::{Case, Group, Needs, Outcome, check, equal};
+use crate::conform::case::{Case, Group, Needs, Outcome, Stop, check, equal};
 use crate::conform::trial::Trial;
 use crate::frontend::message::feature;
 use crate::frontend::pixels::{BGRA, BGRX, Picture, noise};
@@ -191,14 +191,18 @@ fn every_2d_command(trial: &mut Trial) -> Outcome {
     kit::works(&mut session)
 }
 
-/// Sends a fenced request that cannot succeed, and checks the error and the fence.
+/// Sends a fenced request that cannot succeed, and checks the fence. Skips where it succeeds all the
+/// same: nothing can be said then about fences of errors.
 fn failing(session: &mut Session, what: &str, request: RequestBytes, id: u64) -> Outcome {
     let answer = session.gpu.call(&request.fenced(id), response::EDID)?;
     fence(what, &answer, id)?;
-    check(
-        is_error(answer.kind()),
-        format_args!("{what}: answered {:#06x}, not with an error", answer.kind()),
-    )
+    match is_error(answer.kind()) {
+        true => Ok(()),
+        false => Err(Stop::skip(format_args!(
+            "{what} is answered {:#06x}, not with an error (other cases are about that)",
+            answer.kind()
+        ))),
+    }
 }
 
 fn failing_commands(trial: &mut Trial) -> Outcome {
@@ -368,7 +372,7 @@ fn ids_in_any_order(trial: &mut Trial) -> Outcome {
 }
 
 /// A device with context 1.
-fn with_context(trial: &mut Trial) -> Result<Session, crate::conform::Stop> {
+fn with_context(trial: &mut Trial) -> Result<Session, Stop> {
     let mut session = trial.session(&kit::with_contexts())?;
     let capset = kit::a_capset(&mut session)?;
     session.gpu.create_context(1, capset)?;
@@ -466,11 +470,17 @@ fn failure_on_a_timeline(trial: &mut Trial) -> Outcome {
     for (at, answer) in batch.answers(&mut session.gpu)? {
         let what = format!("command {at}");
         fence(&what, &answer, at as u64)?;
-        equal(
-            &format!("{what} is an error"),
-            is_error(answer.kind()),
-            at % 3 == 1,
-        )?;
+        match (is_error(answer.kind()), at % 3 == 1) {
+            (true, false) => {
+                let kind = answer.kind();
+                return Err(Stop::fail(format_args!("{what}: answered {kind:#06x}")));
+            }
+            (false, true) => {
+                let why = "SUBMIT_3D in no context is answered without an error (contexts-04)";
+                return Err(Stop::skip(why));
+            }
+            _ => {}
+        }
     }
     kit::works(&mut session)
 }

@@ -57,6 +57,7 @@ pub(super) const CASES: &[Case] = &[
         &[],
         good_and_bad,
     ),
+    Group::HostileRings.case(28, "room for a part of the answer alone", &[], little_room),
 ];
 
 /// How long a ring that neither answers nor signals an error is watched.
@@ -116,11 +117,10 @@ pub(super) fn contained(session: &mut Session, what: &str) -> Outcome {
     })
 }
 
-/// The answer to a request with too little room for one, or `None` where the back-end took the chain
-/// for malformed and stopped the ring, which a reset must then put right.
-pub(super) fn back_or_contained(
+/// The answer to a request with too little room for one, or `None` where the chain does not come
+/// back.
+pub(super) fn back(
     session: &mut Session,
-    what: &str,
     index: u32,
     request: &[u8],
     room: usize,
@@ -130,12 +130,26 @@ pub(super) fn back_or_contained(
     session.queue(index).set_patience(patience());
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.is_timeout() => {
-            session.reset_queue(index)?;
-            contained(session, what).map(|()| None)
-        }
+        Err(error) if error.is_timeout() => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// As [`back`], where `None` says that the back-end took the chain for malformed and stopped the
+/// ring, which a reset must then put right.
+pub(super) fn back_or_contained(
+    session: &mut Session,
+    what: &str,
+    index: u32,
+    request: &[u8],
+    room: usize,
+) -> Result<Option<Response>, Stop> {
+    let answer = back(session, index, request, room)?;
+    if answer.is_none() {
+        session.reset_queue(index)?;
+        contained(session, what)?;
+    }
+    Ok(answer)
 }
 
 /// Puts descriptors on the control ring just as given, the first one as head, and kicks.
@@ -373,6 +387,16 @@ fn no_request(trial: &mut Trial) -> Outcome {
     };
     offer_two(&mut session, readable(short), writable(parts.answer))?;
     contained(&mut session, "ten bytes of a request")?;
+    kit::works(&mut session)
+}
+
+fn little_room(trial: &mut Trial) -> Outcome {
+    let (mut session, _) = start(trial)?;
+    for room in [1, HEADER - 1] {
+        let what = format!("room for {room} bytes");
+        let question = request::get_display_info();
+        back_or_contained(&mut session, &what, 0, &question, room)?;
+    }
     kit::works(&mut session)
 }
 

@@ -72,7 +72,7 @@ pub(super) const CASES: &[Case] = &[
     Group::MemoryTable.case_needing(
         SLOTS,
         9,
-        "backing in memory that REM_MEM_REG took away is not shown, and other memory is as before",
+        "memory that REM_MEM_REG took away is not shown, and other memory is as before",
         &["vu-30"],
         region_removed,
     ),
@@ -110,6 +110,13 @@ pub(super) const CASES: &[Case] = &[
         "a shown blob whose memory was taken away does not show it, and harms nothing",
         &["vu-30"],
         blob_without_memory,
+    ),
+    Group::MemoryTable.case_needing(
+        SLOTS,
+        15,
+        "backing that was attached before its memory is removed does not show it, and harms nothing",
+        &[],
+        backing_without_memory,
     ),
 ];
 
@@ -361,18 +368,37 @@ fn region_removed(trial: &mut Trial) -> Outcome {
         let span = session.ram.alloc_above(BYTES, EXTRA)?;
         memory_works(&mut session, span, seed)?;
         let (fd, at) = file_of(&session, span)?;
-        remove(&mut session, EXTRA)?;
-        not_shown(&mut session, &fd, at, 1)?;
-        let attach = request::attach_backing(1, &[span.into()]);
         session.gpu.detach_backing(1)?;
-        if succeeds(&mut session, "RESOURCE_ATTACH_BACKING of it", &attach)? {
-            not_shown(&mut session, &fd, at, 1)?;
-            session.gpu.detach_backing(1)?;
-        }
+        remove(&mut session, EXTRA)?;
+        not_attached(&mut session, &fd, at, span)?;
         let span = session.ram.alloc(BYTES)?;
         session.gpu.attach_backing(1, &[span])?;
         memory_works(&mut session, span, 10 + seed)?;
     }
+    kit::works(&mut session)
+}
+
+/// Checks that this span, whose memory is gone, cannot be attached, or is not shown; `fd` and `at`
+/// as in [`not_shown`]. Resource 1 has no backing before and after.
+fn not_attached(session: &mut Session, fd: &OwnedFd, at: u64, span: Span) -> Outcome {
+    let attach = request::attach_backing(1, &[span.into()]);
+    if succeeds(session, "RESOURCE_ATTACH_BACKING of it", &attach)? {
+        not_shown(session, fd, at, 1)?;
+        session.gpu.detach_backing(1)?;
+    }
+    Ok(())
+}
+
+fn backing_without_memory(trial: &mut Trial) -> Outcome {
+    let mut session = with_slots(trial)?;
+    add(&mut session, EXTRA, 1 << 20)?;
+    let span = session.ram.alloc_above(BYTES, EXTRA)?;
+    memory_works(&mut session, span, 1)?;
+    let (fd, at) = file_of(&session, span)?;
+    remove(&mut session, EXTRA)?;
+    not_shown(&mut session, &fd, at, 1)?;
+    let span = session.ram.alloc(BYTES)?;
+    memory_works(&mut session, span, 2)?;
     kit::works(&mut session)
 }
 
@@ -444,9 +470,11 @@ fn offset_is_ignored(trial: &mut Trial) -> Outcome {
         mmap_offset: 0,
         ..region
     };
+    session.gpu.detach_backing(1)?;
     session.vhost.remove_mem_region(elsewhere)?;
     session.vhost.barrier()?;
-    not_shown(&mut session, &fd, region.mmap_offset + 3 * PAGE, 1)?;
+    let (at, span) = (3 * PAGE, Span::new(EXTRA + 3 * PAGE, BYTES));
+    not_attached(&mut session, &fd, region.mmap_offset + at, span)?;
     kit::works(&mut session)
 }
 

@@ -53,8 +53,8 @@ pub(super) const CASES: &[Case] = &[
     Group::Negotiation.case_needing(
         CONFIG_SPACE,
         7,
-        "num_scanouts is from 1 to 16, little-endian, before features are set",
-        &["gpu-config-3", "base-3", "base-4"],
+        "num_scanouts is from 1 to 16",
+        &["gpu-config-3"],
         scanouts,
     ),
     Group::Negotiation.case_needing(
@@ -120,26 +120,29 @@ pub(super) const CASES: &[Case] = &[
         &["vu-32"],
         no_reply,
     ),
-    Group::Negotiation.case(
+    Group::Negotiation.case_needing(
+        Needs::PICTURES,
         17,
         "a driver that takes no optional feature gets its picture",
         &["base-5"],
         plainest,
     ),
-    Group::Negotiation.case(
+    Group::Negotiation.case_needing(
+        Needs::PICTURES,
         18,
         "without PROTOCOL_FEATURES the rings are enabled from the start",
         &["vu-9"],
         without_protocol_features,
     ),
-    Group::Negotiation.case(
+    Group::Negotiation.case_needing(
+        Needs::PICTURES,
         19,
         "features may be set as late as at activation, memory as one table",
         &["vu-16", "vu-17"],
         late_features,
     ),
     Group::Negotiation.case_needing(
-        ACKS,
+        ACKS.and(Needs::PICTURES),
         20,
         "a front-end that wants no acknowledgements gets its picture",
         &["vu-32"],
@@ -151,6 +154,13 @@ pub(super) const CASES: &[Case] = &[
         "without a display socket exactly the scanouts below num_scanouts can be set",
         &["gpu-config-3"],
         counted_scanouts,
+    ),
+    Group::Negotiation.case_needing(
+        CONFIG_SPACE,
+        22,
+        "the configuration can be read before features are set, and its numbers are little-endian",
+        &["base-3", "base-4"],
+        early_config,
     ),
 ];
 
@@ -243,6 +253,17 @@ fn scanouts(trial: &mut Trial) -> Outcome {
         (1..=16).contains(&count),
         format_args!("num_scanouts is {count}"),
     )
+}
+
+fn early_config(trial: &mut Trial) -> Outcome {
+    let config = with_config(trial)?.config(0, CONFIG)?;
+    equal("bytes of configuration", config.len(), CONFIG as usize)?;
+    // In the other order of bytes any but 0 would be millions.
+    for (name, at) in [("num_scanouts", 8), ("num_capsets", 12)] {
+        let count = u32_at(&config, at);
+        check(count < 1 << 16, format_args!("{name} is {count}"))?;
+    }
+    Ok(())
 }
 
 fn counted_scanouts(trial: &mut Trial) -> Outcome {

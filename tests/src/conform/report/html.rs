@@ -2,6 +2,7 @@
 
 use super::escaped;
 use crate::conform::case::{Case, Group};
+use crate::conform::causes::{Account, Cause};
 use crate::conform::run::{Run, Verdict};
 use crate::conform::sentences::{self, Sentence};
 
@@ -20,9 +21,16 @@ details summary { cursor: pointer; }
 details div { font-weight: normal; max-width: 28em; overflow-wrap: anywhere; }
 ";
 
-/// All runs on one page: counts, cases by back-end, and the sentences with their cases.
+/// All runs on one page: counts, what failures come from, cases by back-end, and the sentences with
+/// their cases.
 #[must_use]
-pub fn html(runs: &[Run], cases: &[Case], sentences: &[Sentence], made: &str) -> String {
+pub fn html(
+    runs: &[Run],
+    cases: &[Case],
+    causes: &[Cause],
+    sentences: &[Sentence],
+    made: &str,
+) -> String {
     let names: Vec<_> = runs.iter().map(|run| escaped(&run.target.name)).collect();
     let title = format!("Conformance of {}", names.join(", "));
     format!(
@@ -31,11 +39,12 @@ pub fn html(runs: &[Run], cases: &[Case], sentences: &[Sentence], made: &str) ->
          <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n\
          <p class=\"note\">Made by nosnoop-conform, {}. A case fails where a back-end does not do \
          what the specifications say, and is skipped where it does not offer what the case needs.</p>\n\
-         {}{}{}{}</body>\n</html>\n",
+         {}{}{}{}{}</body>\n</html>\n",
         escaped(made),
         summary(runs),
         groups(runs, cases),
-        table(runs, cases),
+        super::causes::section(runs, causes, sentences),
+        table(runs, cases, causes),
         list(runs, cases, sentences),
     )
 }
@@ -98,7 +107,8 @@ fn groups(runs: &[Run], cases: &[Case]) -> String {
     )
 }
 
-fn table(runs: &[Run], cases: &[Case]) -> String {
+fn table(runs: &[Run], cases: &[Case], causes: &[Cause]) -> String {
+    let accounts: Vec<_> = runs.iter().map(|run| Account::of(run, causes)).collect();
     let mut rows = String::new();
     for case in cases {
         rows += &format!(
@@ -107,9 +117,10 @@ fn table(runs: &[Run], cases: &[Case]) -> String {
             escaped(case.name),
             case.sentences.join(", ")
         );
-        for run in runs {
+        for (run, account) in runs.iter().zip(&accounts) {
             let found = run.findings.iter().find(|one| one.case.id() == case.id());
-            rows += &found.map_or_else(|| "<td></td>".to_owned(), |one| cell(&one.verdict));
+            let cause = account.as_ref().and_then(|one| one.cause(&case.id()));
+            rows += &found.map_or_else(|| "<td></td>".to_owned(), |one| cell(&one.verdict, cause));
         }
         rows += "</tr>\n";
     }
@@ -119,13 +130,16 @@ fn table(runs: &[Run], cases: &[Case]) -> String {
     )
 }
 
-fn cell(verdict: &Verdict) -> String {
+fn cell(verdict: &Verdict, cause: Option<&Cause>) -> String {
     let word = verdict.word();
+    let cause = cause.map_or_else(String::new, |cause| {
+        format!("<div class=\"note\">{}</div>", escaped(&cause.title))
+    });
     match verdict.reason() {
         "" => format!("<td class=\"{word}\">{word}</td>"),
         reason => format!(
             "<td class=\"{word}\" title=\"{0}\"><details><summary>{word}</summary><div>{0}</div>\
-             </details></td>",
+             </details>{cause}</td>",
             escaped(reason)
         ),
     }
@@ -150,7 +164,7 @@ fn list(runs: &[Run], cases: &[Case], sentences: &[Sentence]) -> String {
                 escaped(document)
             );
         }
-        let level = format!("{:?}", sentence.level).to_uppercase();
+        let level = sentence.level.word();
         text += &format!(
             "<tr><td class=\"id\">{}</td><td>{level}</td><td>{}<div class=\"note\">{}</div></td>\
              <td>{}</td></tr>\n",

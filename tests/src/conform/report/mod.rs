@@ -1,6 +1,7 @@
 //! Reports of runs: for programs ([`mod@json`], [`mod@junit`]) and for people ([`mod@html`],
-//! [`mod@markdown`]).
+//! [`mod@markdown`], [`causes`]).
 
+pub mod causes;
 pub mod html;
 pub mod json;
 pub mod junit;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::conform::cases;
+use crate::conform::causes::Cause;
 use crate::conform::probe::Probe;
 use crate::conform::run::{Finding, Run, Verdict};
 use crate::conform::sentences;
@@ -19,7 +20,7 @@ fn runs() -> Vec<Run> {
         probe: Probe {
             features: 1 << 32,
             protocol_features: 1 << 9,
-            config: None,
+            ..Probe::default()
         },
         findings: cases
             .iter()
@@ -39,9 +40,23 @@ fn runs() -> Vec<Run> {
     vec![run("good", |_| Verdict::Pass), run("bad", mixed)]
 }
 
+/// One cause, of the first case's failure on the back-end that has one.
+fn causes() -> Vec<Cause> {
+    vec![Cause {
+        peer: "bad".to_owned(),
+        title: "1 is < 2".to_owned(),
+        text: "It compares.".to_owned(),
+        sentences: vec!["ring-10".to_owned()],
+        cases: vec![cases::all()[0].id()],
+        says: String::new(),
+        by_chance: false,
+        seen: "bad.c".to_owned(),
+    }]
+}
+
 #[test]
 fn json_counts_and_names_what_came_out() {
-    let report: serde_json::Value = serde_json::from_str(&json(&runs())).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&json(&runs(), &causes())).unwrap();
     let bad = &report["backends"][1];
     assert_eq!(bad["name"], "bad");
     assert_eq!((&bad["failed"], &bad["skipped"]), (&1.into(), &1.into()));
@@ -50,6 +65,10 @@ fn json_counts_and_names_what_came_out() {
     assert_eq!(first["id"], cases::all()[0].id());
     assert_eq!(first["verdict"], "FAIL");
     assert_eq!(first["reason"], "1 < 2 & \"so\"\u{1}");
+    assert_eq!(first["cause"], "1 is < 2");
+    assert_eq!(bad["unexplained"], serde_json::json!([]));
+    let good = &report["backends"][0];
+    assert!(good.get("unexplained").is_none() && good["cases"][0].get("cause").is_none());
 }
 
 #[test]
@@ -74,13 +93,15 @@ fn junit_is_escaped_and_counted() {
 #[test]
 fn html_has_each_case_on_each_back_end_and_each_sentence() {
     let (cases, sentences) = (cases::all(), sentences::all());
-    let page = html(&runs(), &cases, &sentences, "today");
+    let page = html(&runs(), &cases, &causes(), &sentences, "today");
     assert_eq!(
         page.matches("<td class=\"PASS\">PASS</td>").count(),
         2 * cases.len() - 2
     );
     assert!(page.contains("title=\"1 &lt; 2 &amp; &quot;so&quot;\u{fffd}\""));
     assert!(page.contains("EDID is not offered"));
+    // Among the causes, and behind the failure that it explains.
+    assert_eq!(page.matches("1 is &lt; 2").count(), 2);
     for sentence in &sentences {
         assert!(page.contains(&format!("<td class=\"id\">{}</td>", sentence.id)));
     }
@@ -95,6 +116,32 @@ fn html_has_each_case_on_each_back_end_and_each_sentence() {
         !page.contains("http://") && !page.contains("https://"),
         "nothing from elsewhere"
     );
+}
+
+#[test]
+fn the_list_of_causes_names_each_with_its_rule_and_its_cases() {
+    let list = causes::list;
+    let (runs, causes, first) = (runs(), causes(), cases::all()[0].id());
+    assert_eq!(
+        list(&runs, &causes, &sentences::all()),
+        format!(
+            "Failures of bad: 1.\n\n- **1 is < 2** (ring-10 MUST). It compares. Cases: {first}.\n\n"
+        )
+    );
+    let unknown = [Cause {
+        says: "2 < 1".to_owned(),
+        ..causes[0].clone()
+    }];
+    let open = list(&runs, &unknown, &sentences::all());
+    assert!(
+        open.contains(&format!("- 1 failure not explained: {first}\n")),
+        "{open}"
+    );
+    assert!(
+        open.contains(&format!("- {first} fails no more by this: 1 is < 2\n")),
+        "{open}"
+    );
+    assert_eq!(list(&runs[..1], &causes, &sentences::all()), "");
 }
 
 #[test]
