@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
-use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
+use virtio_queue::{Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::Buffers;
@@ -175,34 +175,18 @@ impl Ring {
         if planted(Bug::SignalMissing) {
             return;
         }
-        let result = match self.vring.needs_notification() {
-            Ok(_) if planted(Bug::SignalUnwanted) => self.vring.signal_used_queue(),
-            Ok(true) if self.silenced(memory) => Ok(()),
-            Ok(true) => self.vring.signal_used_queue(),
-            Ok(false) => Ok(()),
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        let wanted = match queue.needs_notification(memory) {
+            Ok(needed) => planted(Bug::SignalUnwanted) || needed && !is_silenced(queue, memory),
             Err(error) => {
-                self.stop(&error.into());
-                Ok(())
+                drop(state);
+                return self.stop(&error.into());
             }
         };
-        if let Err(error) = result {
+        if wanted && let Err(error) = state.signal_used_queue() {
             log::warn!("cannot signal the front-end's call event: {error}");
         }
-    }
-
-    /// Whether the guest asks for no notifications at all (virtio 1.4, "Used Buffer Notification
-    /// Suppression"), which virtio-queue leaves to its users. With EVENT_IDX the flag means nothing.
-    fn silenced(&self, memory: &Ram<'_>) -> bool {
-        let state = self.vring.get_ref();
-        let queue = state.get_queue();
-        if queue.event_idx_enabled() {
-            return false;
-        }
-        // The used index is out before the flag is read: a guest that clears the flag and then looks
-        // at the index misses nothing.
-        fence(Ordering::SeqCst);
-        let flags = memory.load(GuestAddress(queue.avail_ring()), Ordering::Acquire);
-        flags.is_ok_and(|flags: u16| u16::from_le(flags) & NO_INTERRUPT != 0)
     }
 
     /// Takes no further request, whatever the guest does: the connection has ended.
@@ -248,6 +232,19 @@ impl Ring {
             self.stop(&error.into());
         }
     }
+}
+
+/// Whether the guest asks for no notifications at all (virtio 1.4, "Used Buffer Notification
+/// Suppression"), which virtio-queue leaves to its users. With EVENT_IDX the flag means nothing.
+fn is_silenced(queue: &Queue, memory: &Ram<'_>) -> bool {
+    if queue.event_idx_enabled() {
+        return false;
+    }
+    // The used index is out before the flag is read: a guest that clears the flag and then looks
+    // at the index misses nothing.
+    fence(Ordering::SeqCst);
+    let flags = memory.load(GuestAddress(queue.avail_ring()), Ordering::Acquire);
+    flags.is_ok_and(|flags: u16| u16::from_le(flags) & NO_INTERRUPT != 0)
 }
 
 /// A request that was taken from a ring and is owed exactly one completion.
