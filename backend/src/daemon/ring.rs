@@ -1,14 +1,15 @@
 //! One virtqueue: the vhost-user-backend crate's vring with the guards that a hostile guest needs.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Write};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
-use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
+use virtio_queue::{Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::Buffers;
@@ -176,34 +177,18 @@ impl Ring {
         if planted(Bug::SignalMissing) {
             return;
         }
-        let result = match self.vring.needs_notification() {
-            Ok(_) if planted(Bug::SignalUnwanted) => self.vring.signal_used_queue(),
-            Ok(true) if self.silenced(memory) => Ok(()),
-            Ok(true) => self.vring.signal_used_queue(),
-            Ok(false) => Ok(()),
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        let wanted = match queue.needs_notification(memory) {
+            Ok(needed) => planted(Bug::SignalUnwanted) || needed && !is_silenced(queue, memory),
             Err(error) => {
-                self.stop(&error.into());
-                Ok(())
+                drop(state);
+                return self.stop(&error.into());
             }
         };
-        if let Err(error) = result {
+        if wanted && let Err(error) = state.signal_used_queue() {
             log::warn!("cannot signal the front-end's call event: {error}");
         }
-    }
-
-    /// Whether the guest asks for no notifications at all (virtio 1.4, "Used Buffer Notification
-    /// Suppression"), which virtio-queue leaves to its users. With EVENT_IDX the flag means nothing.
-    fn silenced(&self, memory: &Ram<'_>) -> bool {
-        let state = self.vring.get_ref();
-        let queue = state.get_queue();
-        if queue.event_idx_enabled() {
-            return false;
-        }
-        // The used index is out before the flag is read: a guest that clears the flag and then looks
-        // at the index misses nothing.
-        fence(Ordering::SeqCst);
-        let flags = memory.load(GuestAddress(queue.avail_ring()), Ordering::Acquire);
-        flags.is_ok_and(|flags: u16| u16::from_le(flags) & NO_INTERRUPT != 0)
     }
 
     /// Takes no further request, whatever the guest does: the connection has ended.
@@ -248,6 +233,38 @@ impl Ring {
         if let Err(error) = added {
             self.stop(&error.into());
         }
+    }
+}
+
+/// Whether the guest asks for no notifications at all (virtio 1.4, "Used Buffer Notification
+/// Suppression"), which virtio-queue leaves to its users. With EVENT_IDX the flag means nothing.
+fn is_silenced(queue: &Queue, memory: &Ram<'_>) -> bool {
+    if queue.event_idx_enabled() {
+        return false;
+    }
+    // The used index is out before the flag is read: a guest that clears the flag and then looks
+    // at the index misses nothing.
+    fence(Ordering::SeqCst);
+    let flags = memory.load(GuestAddress(queue.avail_ring()), Ordering::Acquire);
+    flags.is_ok_and(|flags: u16| u16::from_le(flags) & NO_INTERRUPT != 0)
+}
+
+/// Reads an event if it has been signalled; whether reading it may wait is the front-end's choice.
+fn take_event(event: &File) -> rustix::io::Result<()> {
+    let mut count = [0_u8; 8];
+    let to = &mut [IoSliceMut::new(&mut count)];
+    // The greatest offset stands for the file's own.
+    match preadv2(event, to, u64::MAX, ReadWriteFlags::NOWAIT) {
+        Err(Errno::AGAIN) => Ok(()),
+        // Event descriptors can do this since Linux 5.8.
+        Err(Errno::OPNOTSUPP) => {
+            let mut events = [PollFd::new(event, PollFlags::IN)];
+            if poll(&mut events, Some(&Timespec::default()))? == 0 {
+                return Ok(());
+            }
+            rustix::io::read(event, &mut count).map(drop)
+        }
+        other => other.map(drop),
     }
 }
 
@@ -409,14 +426,10 @@ impl VringT<SharedGuestMemory> for Ring {
     /// signalled either fails or blocks. Both can happen to a front-end that replaces the kick
     /// event while the worker is on its way here, so only an event that is there is read.
     fn read_kick(&self) -> io::Result<bool> {
-        if let Some(kick) = lock(&self.shared.kick).as_ref() {
-            let mut events = [PollFd::new(kick, PollFlags::IN)];
-            let ready = poll(&mut events, Some(&rustix::time::Timespec::default()));
-            if ready.is_ok_and(|count| count > 0)
-                && let Err(error) = rustix::io::read(kick, &mut [0_u8; 8])
-            {
-                log::warn!("cannot read a front-end's kick event: {error}");
-            }
+        if let Some(kick) = lock(&self.shared.kick).as_ref()
+            && let Err(error) = take_event(kick)
+        {
+            log::warn!("cannot read a front-end's kick event: {error}");
         }
         Ok(self.vring.get_ref().is_enabled())
     }
@@ -427,5 +440,39 @@ impl VringT<SharedGuestMemory> for Ring {
 
     fn set_err(&self, file: Option<File>) {
         *lock(&self.shared.error) = file;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_taken_once_and_never_waited_for() {
+        for flags in [EventfdFlags::empty(), EventfdFlags::NONBLOCK] {
+            let event = File::from(eventfd(0, flags).unwrap());
+            take_event(&event).unwrap();
+            (&event).write_all(&3_u64.to_ne_bytes()).unwrap();
+            take_event(&event).unwrap();
+            let mut polled = [PollFd::new(&event, PollFlags::IN)];
+            assert_eq!(poll(&mut polled, Some(&Timespec::default())), Ok(0));
+        }
+    }
+
+    /// Files of procfs stand in for the event descriptors of an old kernel: they can be polled and read,
+    /// but not read "without waiting".
+    #[test]
+    fn an_event_of_an_old_kernel_is_taken_too() {
+        let mut event = File::open("/proc/self/status").unwrap();
+        let mut bytes = [0; 8];
+        let to = &mut [IoSliceMut::new(&mut bytes)];
+        let read = preadv2(&event, to, u64::MAX, ReadWriteFlags::NOWAIT);
+        assert_eq!(read, Err(Errno::OPNOTSUPP));
+        take_event(&event).unwrap();
+        assert_eq!(event.stream_position().unwrap(), 8);
     }
 }

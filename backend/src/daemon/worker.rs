@@ -45,8 +45,8 @@ pub struct Worker {
     buffers: Buffers,
     batch: Batch,
     timelines: Arc<Timelines>,
-    /// When the first request was completed of those that the guest has not been told of.
-    unsignalled: Option<Instant>,
+    /// When the guest is to be told of what is completed, if there is anything.
+    signal_at: Option<Instant>,
 }
 
 impl Worker {
@@ -58,7 +58,7 @@ impl Worker {
             buffers: Buffers::default(),
             batch: Batch::default(),
             timelines: Arc::default(),
-            unsignalled: None,
+            signal_at: None,
         }
     }
 
@@ -108,8 +108,8 @@ impl Worker {
     /// A request has been completed: the guest is to be told, soon.
     fn completed(&mut self, ring: &Ring, memory: &Ram<'_>) {
         let now = Instant::now();
-        let since = *self.unsignalled.get_or_insert(now);
-        if now.saturating_duration_since(since) >= SIGNAL_AFTER {
+        let after = || now.checked_add(SIGNAL_AFTER).unwrap_or(now);
+        if now >= *self.signal_at.get_or_insert_with(after) {
             self.signal(ring, memory);
         }
     }
@@ -211,7 +211,7 @@ impl Worker {
     }
 
     fn signal(&mut self, ring: &Ring, memory: &Ram<'_>) {
-        if self.unsignalled.take().is_some() {
+        if self.signal_at.take().is_some() {
             ring.notify(memory);
         }
     }

@@ -2,16 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::cursor::Cursor;
+use super::outbox::{Outbox, Progress};
 use super::requests::Requests;
 use super::screen::Screen;
-use crate::sync::lock;
+use crate::sync::{lock, try_lock};
 
 /// One scanout as the device and the sender see it.
 pub(super) struct Slot {
@@ -37,18 +39,43 @@ impl Slot {
         let _turn = lock(&self.turn);
         lock(&self.screen)
     }
+
+    /// The screen, if nobody has it or waits for it.
+    pub(super) fn screen_now(&self) -> Option<MutexGuard<'_, Screen>> {
+        let _turn = try_lock(&self.turn)?;
+        try_lock(&self.screen)
+    }
 }
 
 /// All scanouts there can be.
 pub(super) struct Slots {
     slots: [Slot; MAX_SCANOUTS],
+    /// Those of which something may wait to be sent: the others need not be looked at.
+    marked: AtomicU16,
 }
+
+/// A set of scanouts, a bit each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks(u16);
+
+const _: () = assert!(MAX_SCANOUTS == 16);
 
 impl Slots {
     pub(super) const fn new() -> Self {
         Self {
             slots: [const { Slot::new() }; MAX_SCANOUTS],
+            marked: AtomicU16::new(0),
         }
+    }
+
+    /// Has these looked at. For who has changed them, afterwards.
+    pub(super) fn mark(&self, these: Marks) {
+        self.marked.fetch_or(these.0, Ordering::SeqCst);
+    }
+
+    /// Those to look at. What is found in them and not sent has to be marked again.
+    pub(super) fn take_marked(&self) -> Marks {
+        Marks(self.marked.swap(0, Ordering::SeqCst))
     }
 
     /// The slot of a scanout; there is one for each id.
@@ -61,8 +88,23 @@ impl Slots {
     }
 }
 
+impl Marks {
+    pub(super) const ALL: Self = Self(u16::MAX);
+
+    pub(super) fn of(id: ScanoutId) -> Self {
+        Self(1_u16.checked_shl(id.get()).unwrap_or(0))
+    }
+
+    pub(super) fn contain(self, id: ScanoutId) -> bool {
+        self.0 & Self::of(id).0 != 0
+    }
+}
+
 /// The device's end of one display socket.
 pub(super) struct Link {
+    /// What is being sent, by whoever has the lock; `None` once the sender has ended. Nobody waits for
+    /// the socket with it.
+    outbox: Mutex<Option<Outbox>>,
     wake: OwnedFd,
     /// `wake` was written and the sender has not looked for work since.
     signalled: AtomicBool,
@@ -73,8 +115,9 @@ pub(super) struct Link {
 impl Link {
     /// # Errors
     /// No event descriptor to be had.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(socket: Arc<UnixStream>) -> io::Result<Self> {
         Ok(Self {
+            outbox: Mutex::new(Some(Outbox::new(socket))),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             signalled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -82,8 +125,39 @@ impl Link {
         })
     }
 
+    /// Has the display sent what is new. A little, which the socket takes at once, is sent here and
+    /// now: waking the sender costs two threads more time than that. All else is left to the sender.
+    pub(super) fn push(&self, slots: &Slots) {
+        let sent = try_lock(&self.outbox).is_some_and(|mut outbox| {
+            let outbox = outbox.as_mut();
+            outbox.is_none_or(|outbox| outbox.send_at_once(&self.requests, slots))
+        });
+        if !sent {
+            self.signal();
+        }
+    }
+
+    /// For the sender: sends one piece without waiting.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(super) fn step(&self, slots: &Slots) -> io::Result<Progress> {
+        // What is published from here on signals again.
+        self.signalled.store(false, Ordering::SeqCst);
+        match lock(&self.outbox).as_mut() {
+            Some(outbox) => outbox.step(&self.requests, slots),
+            None => Ok(Progress::Idle),
+        }
+    }
+
+    /// For the sender, when it ends: nobody sends or is answered any more.
+    pub(super) fn close(&self) {
+        *lock(&self.outbox) = None;
+        self.requests.close();
+    }
+
     /// Tells the sender to look for work. Costs a system call only when it has none to do.
-    pub(super) fn signal(&self) {
+    fn signal(&self) {
         if !self.signalled.swap(true, Ordering::SeqCst) {
             self.write_wake();
         }
@@ -97,11 +171,6 @@ impl Link {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
-    }
-
-    /// For the sender, before it looks for work: what is published from here on signals again.
-    pub(super) fn rearm(&self) {
-        self.signalled.store(false, Ordering::SeqCst);
     }
 
     /// For the sender, when the event descriptor is readable.

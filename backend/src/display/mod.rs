@@ -1,14 +1,14 @@
 //! The screens: what the guest has flushed, and the way it takes to the display.
 //!
 //! A [`Display`] holds a shadow picture per scanout. The device draws into it and never waits for
-//! anyone. With a display socket (QEMU's docs/interop/vhost-user-gpu.rst) a sender thread brings
-//! over what changed, at the pace of the display: damage merges, and what is sent is always the
-//! newest picture. Without a socket, or after it broke, the device runs headless and the shadows
-//! serve screenshots.
+//! anyone. With a display socket (QEMU's docs/interop/vhost-user-gpu.rst) it sends a small change
+//! itself if the socket takes it at once. All else a sender thread brings over, at the pace of the
+//! display: damage merges, and what is sent is always the newest picture. Without a socket, or after
+//! it broke, the device runs headless and the shadows serve screenshots.
 //!
 //! * `screen`, `cursor`: one scanout each, and what of it waits to be sent
 //! * `link`: what the device's threads and the sender share; `requests`: questions and answers
-//! * `socket`: the thread; `outbox`: what it writes; `inbox`: what it reads; `wire`: the messages
+//! * `socket`: the thread; `outbox`: what is written; `inbox`: what it reads; `wire`: the messages
 
 mod cursor;
 mod inbox;
@@ -34,7 +34,7 @@ use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::ids::ScanoutId;
 use nosnoop_protocol::reply::{DisplayInfo, DisplayMode, GpuError};
 
-use link::{Link, Slots};
+use link::{Link, Marks, Slots};
 use requests::{Outcome, Question};
 
 use crate::sync::lock;
@@ -106,20 +106,23 @@ impl Display {
     pub fn attach_socket(&self, socket: UnixStream) -> io::Result<()> {
         let mut sender = lock(&self.sender);
         self.end(sender.take());
-        let link = Arc::new(Link::new()?);
+        let socket = Arc::new(socket);
+        let link = Arc::new(Link::new(Arc::clone(&socket))?);
         for (_, slot) in self.slots.iter() {
             slot.screen().forget_display();
             lock(&slot.cursor).forget_display();
         }
+        self.slots.mark(Marks::ALL);
         // First the link, then the thread: nothing that is drawn meanwhile goes unnoticed.
         *lock(&self.link) = Some(Arc::clone(&link));
-        match socket::start(socket, link, Arc::clone(&self.slots)) {
+        match socket::start(socket, Arc::clone(&link), Arc::clone(&self.slots)) {
             Ok(thread) => {
                 *sender = Some(thread);
                 Ok(())
             }
             Err(error) => {
                 *lock(&self.link) = None;
+                link.close();
                 Err(error)
             }
         }
@@ -162,7 +165,8 @@ impl Display {
     #[must_use]
     pub fn display_info(&self) -> DisplayInfo {
         if let Some(link) = self.link() {
-            link.requests.ask(Question::DisplayInfo, || link.signal());
+            link.requests
+                .ask(Question::DisplayInfo, || link.push(&self.slots));
         }
         self.known_info()
     }
@@ -178,7 +182,9 @@ impl Display {
         }
         let mut outcome = Outcome::Unsupported;
         if let Some(link) = self.link() {
-            outcome = link.requests.ask(Question::Edid(id), || link.signal());
+            outcome = link
+                .requests
+                .ask(Question::Edid(id), || link.push(&self.slots));
             if let Some(edid) = link.requests.last_edid(id) {
                 return edid;
             }
@@ -202,7 +208,7 @@ impl Display {
             return Err(GpuError::InvalidScanoutId);
         };
         let resized = slot.screen().resize(size);
-        self.signal();
+        self.push(Marks::of(id));
         resized.map(drop)
     }
 
@@ -223,7 +229,7 @@ impl Display {
             return Ok(());
         };
         let drawn = slot.screen().draw(damage, row);
-        self.signal();
+        self.push(Marks::of(id));
         drawn
     }
 
@@ -241,7 +247,7 @@ impl Display {
     ) {
         if let Some(slot) = self.slots.get(id) {
             lock(&slot.cursor).update((x, y), (hot_x, hot_y), argb64);
-            self.signal();
+            self.push(Marks::of(id));
         }
     }
 
@@ -250,7 +256,7 @@ impl Display {
     pub fn cursor_move(&self, id: ScanoutId, x: u32, y: u32) {
         if let Some(slot) = self.slots.get(id) {
             lock(&slot.cursor).move_to((x, y));
-            self.signal();
+            self.push(Marks::of(id));
         }
     }
 
@@ -258,7 +264,7 @@ impl Display {
     pub fn cursor_hide(&self, id: ScanoutId, x: u32, y: u32) {
         if let Some(slot) = self.slots.get(id) {
             lock(&slot.cursor).hide((x, y));
-            self.signal();
+            self.push(Marks::of(id));
         }
     }
 
@@ -269,7 +275,7 @@ impl Display {
             let _ = slot.screen().resize(None);
             lock(&slot.cursor).reset();
         }
-        self.signal();
+        self.push(Marks::ALL);
     }
 
     /// Writes one `scanout-N.png` into `dir` for each scanout that is on, and returns their
@@ -285,9 +291,11 @@ impl Display {
         lock(&self.link).clone()
     }
 
-    fn signal(&self) {
-        if let Some(link) = lock(&self.link).as_ref() {
-            link.signal();
+    /// Has the display sent what has changed on these scanouts.
+    fn push(&self, changed: Marks) {
+        self.slots.mark(changed);
+        if let Some(link) = self.link() {
+            link.push(&self.slots);
         }
     }
 

@@ -1,7 +1,8 @@
-//! What the sender writes: chooses the next message and gets it out piece by piece.
+//! What is written to the socket: chooses the next message and gets it out piece by piece.
 
 use std::io::{self, IoSlice};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, MutexGuard};
 
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
 use rustix::io::Errno;
@@ -9,8 +10,8 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::cursor::Message;
-use super::link::{Link, Slot, Slots};
-use super::requests::Request;
+use super::link::{Marks, Slot, Slots};
+use super::requests::{Request, Requests};
 use super::screen::{Screen, Update};
 use super::wire::{self, Header, request};
 use crate::sync::lock;
@@ -20,6 +21,11 @@ const MAX_PIECES: usize = 1024;
 /// Bytes of one `sendmsg`. A flush of the guest waits for a call in progress, which goes on for as
 /// long as the display makes room: without a bound that can be a whole picture.
 const MAX_CALL: usize = 256 << 10;
+/// Bytes of a message that the one who draws sends. Copying more takes longer than waking the sender,
+/// which does it while the guest goes on.
+const AT_ONCE: usize = 64 << 10;
+/// Messages that the one who draws sends: more than one command makes, and not without end.
+const MESSAGES_AT_ONCE: usize = 4;
 /// Stands in for pixels of a picture that is gone.
 static BLACK: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -34,8 +40,12 @@ pub(super) enum Progress {
     Full,
 }
 
+/// How a screen is had: with or without waiting for it.
+type Open = for<'a> fn(&'a Slot) -> Option<MutexGuard<'a, Screen>>;
+
 /// The message that is being sent.
 pub(super) struct Outbox {
+    socket: Arc<UnixStream>,
     /// The message without the pixels of an `UPDATE`.
     head: Vec<u8>,
     pixels: Option<(ScanoutId, Update)>,
@@ -48,8 +58,9 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(socket: Arc<UnixStream>) -> Self {
         Self {
+            socket,
             head: Vec::with_capacity(wire::MAX_HEAD),
             pixels: None,
             sent: 0,
@@ -58,30 +69,52 @@ impl Outbox {
         }
     }
 
-    /// Sends one piece without waiting.
+    /// Sends all there is, if that is not much and nobody else is at it; else a part, and false. What
+    /// went wrong is left to the sender, which finds the same.
+    pub(super) fn send_at_once(&mut self, requests: &Requests, slots: &Slots) -> bool {
+        for _ in 0..MESSAGES_AT_ONCE {
+            if !self.head.is_empty() {
+                return false;
+            }
+            match self.choose(requests, slots, Slot::screen_now) {
+                Some(true) if self.length() <= AT_ONCE => {}
+                Some(begun) => return !begun,
+                None => return false,
+            }
+            if self.send(slots, Slot::screen_now).is_err() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Sends one piece without waiting for the socket.
     ///
     /// # Errors
     /// The socket is broken.
-    pub(super) fn step(
-        &mut self,
-        socket: &UnixStream,
-        link: &Link,
-        slots: &Slots,
-    ) -> io::Result<Progress> {
-        link.rearm();
-        if self.head.is_empty() && !self.choose(link, slots) {
+    pub(super) fn step(&mut self, requests: &Requests, slots: &Slots) -> io::Result<Progress> {
+        let open: Open = |slot| Some(slot.screen());
+        if self.head.is_empty() && self.choose(requests, slots, open) != Some(true) {
             return Ok(Progress::Idle);
         }
+        self.send(slots, open)
+    }
+
+    /// Sends a piece of the message. [`Progress::Idle`]: its screen is not to be had.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    fn send(&mut self, slots: &Slots, open: Open) -> io::Result<Progress> {
         let sent = match self.pixels {
             None => {
                 let rest = self.head.get(self.sent..).unwrap_or_default();
-                send(socket, &[IoSlice::new(rest)])
+                send(&self.socket, &[IoSlice::new(rest)])
             }
             Some((id, update)) => {
-                let Some(slot) = slots.get(id) else {
+                let Some(screen) = slots.get(id).and_then(open) else {
                     return Ok(Progress::Idle);
                 };
-                self.send_pixels(socket, &slot.screen(), update)
+                self.send_pixels(&screen, update)
             }
         };
         match sent {
@@ -108,12 +141,8 @@ impl Outbox {
 
     /// Sends a piece of an `UPDATE` straight from the picture. What the guest flushed since the
     /// message began goes out with it, and again with the next message.
-    fn send_pixels(
-        &self,
-        socket: &UnixStream,
-        screen: &Screen,
-        update: Update,
-    ) -> Result<usize, Errno> {
+    fn send_pixels(&self, screen: &Screen, update: Update) -> Result<usize, Errno> {
+        let socket = &self.socket;
         let head = self.head.get(self.sent..).unwrap_or_default();
         let skip = self.sent.saturating_sub(self.head.len());
         if screen.generation() == update.generation {
@@ -129,33 +158,43 @@ impl Outbox {
         }
     }
 
-    /// Begins the next message, if there is something to say.
-    fn choose(&mut self, link: &Link, slots: &Slots) -> bool {
-        if let Some(asked) = link.requests.take() {
+    /// Begins the next message, if there is something to say. `None`: a screen is not to be had.
+    fn choose(&mut self, requests: &Requests, slots: &Slots, open: Open) -> Option<bool> {
+        if let Some(asked) = requests.take() {
             self.begin_request(asked);
-            return true;
+            return Some(true);
         }
-        if !link.requests.is_settled() {
-            return false;
+        if !requests.is_settled() {
+            return Some(false);
         }
+        let marked = slots.take_marked();
+        let begun = self.choose_of(marked, slots, open);
+        if begun != Some(false) {
+            // There may be more.
+            slots.mark(marked);
+        }
+        begun
+    }
+
+    fn choose_of(&mut self, marked: Marks, slots: &Slots, open: Open) -> Option<bool> {
         // A size goes before all else: no message may refer to one that the display has not got.
-        for (id, slot) in slots.iter() {
-            if let Some(size) = slot.screen().take_announcement() {
+        for (id, slot) in slots.iter().filter(|(id, _)| marked.contain(*id)) {
+            if let Some(size) = open(slot)?.take_announcement() {
                 self.begin(request::SCANOUT, &wire::Scanout::new(id, size), &[], 0);
-                return true;
+                return Some(true);
             }
         }
-        let found = (self.cursor_first && self.choose_cursor(slots))
-            || self.choose_picture(slots)
-            || self.choose_cursor(slots);
+        let found = (self.cursor_first && self.choose_cursor(marked, slots))
+            || self.choose_picture(marked, slots, open)?
+            || self.choose_cursor(marked, slots);
         if found {
             self.cursor_first = self.pixels.is_some();
         }
-        found
+        Some(found)
     }
 
-    fn choose_cursor(&mut self, slots: &Slots) -> bool {
-        for (id, slot) in self.in_turn(slots) {
+    fn choose_cursor(&mut self, marked: Marks, slots: &Slots) -> bool {
+        for (id, slot) in self.in_turn(marked, slots) {
             let mut cursor = lock(&slot.cursor);
             match cursor.take(id) {
                 None => continue,
@@ -171,28 +210,29 @@ impl Outbox {
         false
     }
 
-    fn choose_picture(&mut self, slots: &Slots) -> bool {
-        for (id, slot) in self.in_turn(slots) {
-            let mut screen = slot.screen();
-            let Some(update) = screen.take_update() else {
+    fn choose_picture(&mut self, marked: Marks, slots: &Slots, open: Open) -> Option<bool> {
+        for (id, slot) in self.in_turn(marked, slots) {
+            let Some(update) = open(slot)?.take_update() else {
                 continue;
             };
             let head = wire::Update::new(id, update.rect);
             self.begin(request::UPDATE, &head, &[], update.bytes);
             self.pixels = Some((id, update));
             self.first = id.index().saturating_add(1);
-            return true;
+            return Some(true);
         }
-        false
+        Some(false)
     }
 
-    /// All scanouts, the one whose turn it is first.
+    /// The marked scanouts, the one whose turn it is first.
     fn in_turn<'a>(
         &self,
+        marked: Marks,
         slots: &'a Slots,
     ) -> impl Iterator<Item = (ScanoutId, &'a Slot)> + use<'a> {
         let first = self.first.checked_rem(MAX_SCANOUTS).unwrap_or(0);
-        slots.iter().skip(first).chain(slots.iter().take(first))
+        let all = slots.iter().skip(first).chain(slots.iter().take(first));
+        all.filter(move |(id, _)| marked.contain(*id))
     }
 
     fn begin_request(&mut self, asked: Request) {

@@ -36,7 +36,7 @@ pub(super) enum Outcome {
     Unsupported,
 }
 
-/// A request for the sender to send.
+/// A request to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     GetProtocolFeatures,
@@ -155,10 +155,9 @@ impl Requests {
 
     /// Asks and waits for the answer, at most [`REPLY_DEADLINE`]; not at all while an earlier
     /// question of the kind that was waited for in vain is still without an answer.
-    /// `signal` is called when there is a request to send.
-    pub(super) fn ask(&self, question: Question, signal: impl FnOnce()) -> Outcome {
+    /// `push` is called when there is a request to send.
+    pub(super) fn ask(&self, question: Question, push: impl Fn()) -> Outcome {
         let deadline = Instant::now().checked_add(REPLY_DEADLINE);
-        let mut signal = Some(signal);
         let mut state = lock(&self.state);
         let mut ticket = None;
         loop {
@@ -177,9 +176,11 @@ impl Requests {
                     asked.question = question;
                     asked.phase = Phase::Queued;
                     ticket = Some(asked.answers);
-                    if let Some(signal) = signal.take() {
-                        signal();
-                    }
+                    // Who sends it takes it from here.
+                    drop(state);
+                    push();
+                    state = lock(&self.state);
+                    continue;
                 }
                 // Another thread has just asked the same.
                 None if asked.question == question => ticket = Some(asked.answers),
@@ -215,7 +216,7 @@ impl Requests {
             .flatten()
     }
 
-    /// For the sender: the request to send next.
+    /// For whoever sends: the request to send next.
     pub(super) fn take(&self) -> Option<Request> {
         let mut state = lock(&self.state);
         match state.handshake {
@@ -243,7 +244,7 @@ impl Requests {
         }
     }
 
-    /// For the sender: whether the handshake is over and other messages may be sent.
+    /// For whoever sends: whether the handshake is over and other messages may be sent.
     pub(super) fn is_settled(&self) -> bool {
         lock(&self.state).handshake == Handshake::Settled
     }

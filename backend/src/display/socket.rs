@@ -1,7 +1,7 @@
 //! The sender thread of one display socket.
 //!
-//! It alone reads and writes the socket, and waits for nothing but its two descriptors. While
-//! there is nothing to do it sleeps without a timer.
+//! It alone reads the socket, and writes what does not go out at once. It waits for nothing but its
+//! two descriptors. While there is nothing to do it sleeps without a timer.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -14,7 +14,7 @@ use epoll::{ControlOptions, Event, Events};
 
 use super::inbox::{Inbox, LinkError};
 use super::link::{Link, Slots};
-use super::outbox::{Outbox, Progress};
+use super::outbox::Progress;
 
 const WAKE: u64 = 0;
 const SOCKET: u64 = 1;
@@ -24,7 +24,7 @@ const SOCKET: u64 = 1;
 /// # Errors
 /// No descriptor or thread to be had, or `socket` is none that can be waited for.
 pub(super) fn start(
-    socket: UnixStream,
+    socket: Arc<UnixStream>,
     link: Arc<Link>,
     slots: Arc<Slots>,
 ) -> io::Result<JoinHandle<()>> {
@@ -34,7 +34,6 @@ pub(super) fn start(
         link,
         slots,
         poll,
-        outbox: Outbox::new(),
         inbox: Inbox::new(),
     };
     std::thread::Builder::new()
@@ -43,18 +42,17 @@ pub(super) fn start(
 }
 
 struct Sender {
-    socket: UnixStream,
+    socket: Arc<UnixStream>,
     link: Arc<Link>,
     slots: Arc<Slots>,
     poll: Poll,
-    outbox: Outbox,
     inbox: Inbox,
 }
 
 impl Sender {
     fn run(mut self) {
         let result = self.serve();
-        self.link.requests.close();
+        self.link.close();
         match result {
             Ok(()) => {}
             Err(LinkError::Closed) => {
@@ -90,7 +88,7 @@ impl Sender {
     }
 
     fn step(&mut self) -> Result<Progress, LinkError> {
-        match self.outbox.step(&self.socket, &self.link, &self.slots) {
+        match self.link.step(&self.slots) {
             Err(error) if is_gone(&error) => Err(LinkError::Closed),
             other => Ok(other?),
         }

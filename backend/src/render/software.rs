@@ -7,6 +7,10 @@ use nosnoop_protocol::format::Format;
 use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::reply::GpuError;
 
+/// Bytes in front of a picture's pixels. The guest's begin with a page. Where two areas lie at the same
+/// place in their pages, glibc copies more than fits the caches some 7 % slower than a cache line beside.
+const MARGIN: usize = 64;
+
 /// A picture in host memory: rows without padding, four bytes per pixel, zeroed at first.
 #[derive(Debug)]
 pub struct Image {
@@ -34,7 +38,7 @@ impl Image {
             return Err(GpuError::InvalidParameter);
         }
         let pixels = Self::bytes(size)
-            .and_then(|bytes| usize::try_from(bytes).ok())
+            .and_then(|bytes| usize::try_from(bytes).ok()?.checked_add(MARGIN))
             .and_then(|bytes| MmapMut::map_anon(bytes).ok())
             .ok_or(GpuError::OutOfMemory)?;
         Ok(Self {
@@ -107,7 +111,7 @@ impl Image {
         Ok(())
     }
 
-    /// Byte range of `width` pixels at (`x`, `y`), inside one row.
+    /// Byte range in the mapping of `width` pixels at (`x`, `y`), inside one row.
     fn span(&self, x: u32, y: u32, width: u32) -> Option<Range<usize>> {
         let rect = Rect {
             x,
@@ -124,7 +128,8 @@ impl Image {
         let start = pixel.checked_mul(u64::from(Format::BYTES_PER_PIXEL))?;
         let len = u64::from(width).checked_mul(u64::from(Format::BYTES_PER_PIXEL))?;
         let end = start.checked_add(len)?;
-        Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+        let place = |at: u64| usize::try_from(at).ok()?.checked_add(MARGIN);
+        Some(place(start)?..place(end)?)
     }
 }
 
@@ -161,6 +166,12 @@ mod tests {
         });
         assert_eq!(image.row(0, 0, 1).unwrap(), [1, 2, 3, 4]);
         assert_eq!(image.row(3, 2, 1).unwrap(), [45, 46, 47, 48]);
+    }
+
+    #[test]
+    fn pixels_lie_a_cache_line_into_their_page() {
+        let image = Image::new(SIZE, Format::B8g8r8x8).unwrap();
+        assert_eq!(image.row(0, 0, 1).unwrap().as_ptr().addr() % 4096, 64);
     }
 
     #[test]

@@ -7,6 +7,7 @@
     reason = "the numbers of these tests are small and known"
 )]
 
+mod at_once;
 mod failures;
 mod messages;
 mod peer;

@@ -103,19 +103,25 @@ impl Peer {
         count > 0
     }
 
-    /// Reads up to `bytes` of what is there now and shows the messages that are whole.
-    pub(super) fn read_now(&mut self, bytes: usize) {
+    /// Reads up to `bytes` of what is there now and shows the messages that are whole; returns how
+    /// many were there.
+    pub(super) fn read_now(&mut self, bytes: usize) -> usize {
         self.socket.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; bytes];
-        match self.socket.read(&mut buffer) {
+        let count = match self.socket.read(&mut buffer) {
             Ok(0) => panic!("the display closed the socket"),
-            Ok(count) => self.partial.extend_from_slice(&buffer[..count]),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-        }
+            Ok(count) => count,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                0
+            }
+        };
+        self.partial.extend_from_slice(&buffer[..count]);
         self.socket.set_nonblocking(false).unwrap();
         while let Some(message) = self.take_message() {
             self.show(&message);
         }
+        count
     }
 
     fn take_message(&mut self) -> Option<Message> {

@@ -264,7 +264,9 @@ proptest! {
                     draw(&display, id(scanout), damage, pattern(seed));
                     frame.draw(damage, pattern(seed));
                 }
-                Op::Read(bytes) => peer.read_now(bytes),
+                Op::Read(bytes) => {
+                    peer.read_now(bytes);
+                }
                 Op::Reattach => {
                     let (ours, new) = Peer::pair();
                     display.attach_socket(ours).unwrap();
