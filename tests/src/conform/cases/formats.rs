@@ -1,20 +1,13 @@
 //! The pixel formats.
 
 use super::common::{refused, works};
-use crate::conform::case::{Case, Group, Needs, Outcome};
+use crate::conform::case::{Case, Group, Outcome};
 use crate::conform::trial::Trial;
 use crate::frontend::pixels::{FORMATS, Picture, noise};
 use crate::frontend::request;
 
 const fn shows(number: u32, name: &'static str, run: fn(&mut Trial) -> Outcome) -> Case {
-    Case {
-        group: Group::Formats,
-        number,
-        name,
-        sentences: &["gpu-2d-1", "gpu-2d-2", "vug-10"],
-        needs: Needs::NOTHING,
-        run,
-    }
+    Group::Formats.case(number, name, &["gpu-2d-1", "gpu-2d-2", "vug-10"], run)
 }
 
 /// The cases of this group.
