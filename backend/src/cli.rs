@@ -310,6 +310,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         shm_deadline: Duration::from_secs(parsed.shm_deadline),
         memory,
         screenshot_dir: parsed.screenshot_dir,
+        renderer: None,
     };
     // The parser has allowed nothing that is not a level.
     let level = parsed.log_level.parse().unwrap_or(log::LevelFilter::Warn);

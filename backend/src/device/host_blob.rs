@@ -33,6 +33,8 @@ pub(super) struct HostBlob {
     mappable: bool,
     /// The context that provided it.
     provider: ContextSerial,
+    /// The renderer has it too.
+    renderers: bool,
     mapping: Mapping,
     /// What is to be done once the request that is under way is answered.
     waiting: VecDeque<(Option<Ticket>, Operation)>,
@@ -67,9 +69,14 @@ impl HostBlob {
             memory: Arc::new(memory),
             mappable,
             provider,
+            renderers: false,
             mapping: Mapping::Unmapped,
             waiting: VecDeque::new(),
         }
+    }
+
+    pub(super) fn is_renderers(&self) -> bool {
+        self.renderers
     }
 
     pub(super) fn memory(&self) -> &PlannedMemory {
@@ -202,7 +209,9 @@ impl State {
     fn host_blob(&mut self, id: ResourceId) -> Result<&mut HostBlob, GpuError> {
         match &mut self.resources.get_mut(id)?.storage {
             Storage::HostBlob(blob) => Ok(blob),
-            Storage::Image(_) | Storage::GuestBlob { .. } => Err(GpuError::InvalidParameter),
+            Storage::Image(_) | Storage::GuestBlob { .. } | Storage::Rendered(_) => {
+                Err(GpuError::InvalidParameter)
+            }
         }
     }
 

@@ -24,20 +24,28 @@ pub struct Fences {
 struct State {
     lines: HashMap<Timeline, VecDeque<(u32, Done)>>,
     last: u32,
+    /// Nothing is signalled any more.
+    closed: bool,
 }
 
 impl Fences {
-    /// Takes note of a fence that is about to be made; its id.
-    pub fn add(&self, timeline: Timeline, done: Done) -> u32 {
+    /// Takes note of a fence that is about to be made; its id, which is never 0. `None`, and `done`
+    /// has been called, after [`Fences::close`].
+    pub fn add(&self, timeline: Timeline, done: Done) -> Option<u32> {
         let mut state = lock(&self.state);
-        state.last = state.last.wrapping_add(1);
+        if state.closed {
+            drop(state);
+            done(Err(RenderError::Gone));
+            return None;
+        }
+        state.last = state.last.checked_add(1).unwrap_or(1);
         let id = state.last;
         state
             .lines
             .entry(timeline)
             .or_default()
             .push_back((id, done));
-        id
+        Some(id)
     }
 
     /// A fence is signalled, and with it all before it on its timeline: renderers merge signals. Nothing
@@ -66,10 +74,12 @@ impl Fences {
         let failed = {
             let mut state = lock(&self.state);
             let line = state.lines.get_mut(&timeline);
-            line.and_then(|line| {
+            let failed = line.and_then(|line| {
                 let at = line.iter().position(|(other, _)| *other == id)?;
                 line.remove(at)
-            })
+            });
+            state.lines.retain(|_, line| !line.is_empty());
+            failed
         };
         if let Some((_, done)) = failed {
             done(Err(error));
@@ -77,29 +87,42 @@ impl Fences {
     }
 
     /// A context has gone: its fences will not be signalled.
-    pub fn fail_context(&self, context: ContextId) {
+    pub fn drop_context(&self, context: ContextId) {
         let of_it =
             |timeline: &Timeline| matches!(timeline, Timeline::Context(id, _) if *id == context);
-        self.fail_those(of_it);
+        let dropped = lock(&self.state).take(of_it);
+        all_are(dropped, &RenderError::Dropped);
     }
 
-    /// No fence will be signalled any more.
-    pub fn fail_all(&self) {
-        self.fail_those(|_| true);
+    /// Everything has been reset: none of these fences will be signalled.
+    pub fn drop_all(&self) {
+        let dropped = lock(&self.state).take(|_| true);
+        all_are(dropped, &RenderError::Dropped);
     }
 
-    fn fail_those(&self, which: impl Fn(&Timeline) -> bool) {
-        let failed: Vec<_> = {
+    /// The renderer has gone: no fence is signalled any more, nor can one be added.
+    pub fn close(&self) {
+        let failed = {
             let mut state = lock(&self.state);
-            let timelines: Vec<_> = state.lines.keys().copied().filter(&which).collect();
-            let lines = timelines
-                .iter()
-                .filter_map(|timeline| state.lines.remove(timeline));
-            lines.flatten().collect()
+            state.closed = true;
+            state.take(|_| true)
         };
-        for (_, done) in failed {
-            done(Err(RenderError::Gone));
-        }
+        all_are(failed, &RenderError::Gone);
+    }
+}
+
+impl State {
+    /// Takes the fences of some timelines out, each timeline's in order.
+    fn take(&mut self, which: impl Fn(&Timeline) -> bool) -> Vec<Done> {
+        let timelines: Vec<_> = self.lines.keys().copied().filter(which).collect();
+        let lines = timelines.iter().filter_map(|it| self.lines.remove(it));
+        lines.flatten().map(|(_, done)| done).collect()
+    }
+}
+
+fn all_are(fences: Vec<Done>, error: &RenderError) {
+    for done in fences {
+        done(Err(error.clone()));
     }
 }
 
@@ -108,3 +131,6 @@ impl std::fmt::Debug for Fences {
         f.write_str("Fences")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,11 @@
 //! A renderer is somebody else's library, of which a process has one, on one thread. Nothing here asks
 //! how it draws; what the guest has made of contexts and resources is checked before it is asked.
 
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod fences;
 pub mod software;
+pub mod thread;
 
 use std::os::fd::OwnedFd;
 
@@ -33,6 +36,9 @@ pub enum RenderError {
     /// It does not want to, in its own words.
     #[error("the renderer refuses: {0}")]
     Refused(String),
+    /// What it was to do has been dropped: the context was destroyed, or everything reset.
+    #[error("the context has been destroyed")]
+    Dropped,
     /// It is no longer there.
     #[error("the renderer has gone")]
     Gone,
@@ -63,7 +69,8 @@ pub struct Pinned {
     /// The memory table of the moment. The front-end may share another one later; this one's mappings
     /// stay.
     pub memory: GuestMemory,
-    /// Guest address and bytes of each piece, in order. Each was in `memory` when this was made.
+    /// Guest address and bytes of each piece, in order. Each was in `memory` when this was made, where
+    /// it may begin in one region and go on in the next.
     pub pieces: Vec<(u64, usize)>,
 }
 
@@ -140,7 +147,7 @@ pub trait Renderer {
         request: &BlobRequest,
     ) -> Result<ExportedBlob, RenderError>;
 
-    /// Contexts that it is attached to lose it.
+    /// Contexts that it is attached to lose it, and its backing's addresses are not used after this.
     fn destroy_resource(&mut self, id: ResourceId);
 
     /// # Errors
@@ -167,7 +174,8 @@ pub trait Renderer {
     fn transfer(&mut self, direction: Direction, transfer: &Transfer3d) -> Result<(), RenderError>;
 
     /// Copies a rectangle of level 0, layer 0 of a resource of four bytes per pixel: rows from the
-    /// top without padding.
+    /// top without padding, whichever way `VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP` has it stored. A
+    /// cursor's resource may have gone meanwhile, and is refused then.
     ///
     /// # Errors
     /// [`RenderError`].
