@@ -7,8 +7,15 @@
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod fences;
+pub mod gpu;
+#[cfg(feature = "virgl")]
+pub(crate) mod native;
+#[cfg(feature = "virgl")]
+pub mod proof;
 pub mod software;
 pub mod thread;
+#[cfg(feature = "virgl")]
+mod virgl;
 
 use std::os::fd::OwnedFd;
 
@@ -198,6 +205,10 @@ pub trait Renderer {
     /// # Errors
     /// [`RenderError`]; it will never be signalled then.
     fn fence(&mut self, timeline: Timeline, id: u32) -> Result<(), RenderError>;
+
+    /// Finishes what waits for this thread; to be called when the renderer's own descriptor is
+    /// readable. Fences behind it are not signalled before.
+    fn poll(&mut self) {}
 
     /// Destroys every context and resource.
     fn reset(&mut self);

@@ -3,6 +3,8 @@
 //! change, and the CPU's instructions for its caches.
 
 pub(crate) mod cache;
+#[cfg(feature = "virgl")]
+pub(crate) mod environment;
 pub(crate) mod fd;
 pub(crate) mod ioctl;
 pub(crate) mod kvm;

@@ -16,7 +16,7 @@ use nosnoop_tests::lab::gl::GlRoot;
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::write_report;
 use nosnoop_tests::lab::root::Root;
-use nosnoop_tests::lab::{LabError, Result, bench, programs, say};
+use nosnoop_tests::lab::{LabError, Result, bench, programs, programs::Profile, say};
 
 /// Boots a Linux guest on a virtio-gpu backend.
 #[derive(Parser)]
@@ -30,8 +30,8 @@ struct Arguments {
 enum What {
     /// Finds QEMU and a kernel, or builds the cached root with them, and says where they are.
     Root,
-    /// Finds software OpenGL and virglrenderer, or builds the cached root with them, and says where
-    /// they are.
+    /// Finds software OpenGL and virglrenderer, or builds the cached root with them, builds the
+    /// daemon with a 3D renderer, and says where they are.
     GlRoot,
     /// Boots once, runs one task, prints what the guest says.
     Boot(Boot),
@@ -167,6 +167,7 @@ fn gl_root() -> Result<()> {
     for (name, value) in gl.environment() {
         println!("{name}={}", value.display());
     }
+    println!("the daemon: {}", gl.daemon(Profile::Release)?.display());
     Ok(())
 }
 

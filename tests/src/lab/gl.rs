@@ -1,11 +1,17 @@
 //! OpenGL in software and virglrenderer, from a folder of Debian packages of their own: what the daemon
 //! with a 3D renderer is built and run with where the machine has neither, and what guests draw with.
 
-use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
+use super::programs::{self, DAEMON, GUEST_TARGET, Profile};
 use super::root::{self, Program};
 use super::{LabError, Result, apt};
+
+/// The environment variable that names a daemon with a 3D renderer: a program or script that runs by
+/// itself.
+pub const DAEMON_VARIABLE: &str = "NOSNOOP_GPU_VIRGL_BIN";
 
 /// Where Debian has its libraries.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -85,6 +91,68 @@ impl GlRoot {
             ("DRIRC_CONFIGDIR", share.join("drirc.d")),
         ]
     }
+
+    /// Our daemon with its 3D renderer, built against these libraries: a script that runs it with them
+    /// and their environment, so that it can be used like any program. What the environment variable
+    /// names, if that is set.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub fn daemon(&self, profile: Profile) -> Result<PathBuf> {
+        if let Some(path) = env::var_os(DAEMON_VARIABLE) {
+            return Ok(path.into());
+        }
+        let target = programs::target_folder().join("virgl");
+        let mut command = programs::cargo_build(&target);
+        // A build for a target that is named leaves build scripts without these flags. The program gets
+        // the loader that belongs to the libraries: the machine's own may be too old for them.
+        let loader = self.loader();
+        let flags = format!("-Clink-arg=-Wl,--dynamic-linker={}", loader.display());
+        command
+            .args(["--package", DAEMON, "--features", "virgl"])
+            .args(["--target", GUEST_TARGET])
+            .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            .env("PKG_CONFIG_LIBDIR", self.libraries().join("pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", &self.folder)
+            .env_remove("PKG_CONFIG_PATH");
+        let folder = match profile {
+            Profile::Release => {
+                command.arg("--release");
+                "release"
+            }
+            Profile::Quick => "debug",
+        };
+        programs::run(&mut command, "the daemon with a 3D renderer")?;
+        let folder = target.join(GUEST_TARGET).join(folder);
+        self.script(&folder.join(DAEMON), &folder.join("nosnoop-gpu-virgl"))
+    }
+
+    /// Writes the script that runs a program which was built against these libraries.
+    fn script(&self, program: &Path, script: &Path) -> Result<PathBuf> {
+        let mut text = "#!/bin/sh\n".to_owned();
+        let libraries = ("LD_LIBRARY_PATH", self.libraries());
+        for (name, value) in self.environment().into_iter().chain([libraries]) {
+            // What the caller has set counts.
+            let set = format!(
+                "[ \"${{{name}+set}}\" ] || export {name}={}\n",
+                quoted(&value)
+            );
+            text.push_str(&set);
+        }
+        text.push_str(&format!("exec {} \"$@\"\n", quoted(program)));
+        // Not in place: another test may be running the old one.
+        let new = script.with_extension(std::process::id().to_string());
+        fs::write(&new, text).map_err(LabError::context(new.display()))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
+            .and_then(|()| fs::rename(&new, script))
+            .map_err(LabError::context(script.display()))?;
+        Ok(script.to_owned())
+    }
+}
+
+/// A path as a word of the shell's.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// Major and minor version in a file of pkg-config.
