@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use super::programs::{self, DAEMON, GUEST_TARGET, Profile};
@@ -102,19 +103,7 @@ impl GlRoot {
         if let Some(path) = env::var_os(DAEMON_VARIABLE) {
             return Ok(path.into());
         }
-        let target = programs::target_folder().join("virgl");
-        let mut command = programs::cargo_build(&target);
-        // A build for a target that is named leaves build scripts without these flags. The program gets
-        // the loader that belongs to the libraries: the machine's own may be too old for them.
-        let loader = self.loader();
-        let flags = format!("-Clink-arg=-Wl,--dynamic-linker={}", loader.display());
-        command
-            .args(["--package", DAEMON, "--features", "virgl"])
-            .args(["--target", GUEST_TARGET])
-            .env("CARGO_ENCODED_RUSTFLAGS", flags)
-            .env("PKG_CONFIG_LIBDIR", self.libraries().join("pkgconfig"))
-            .env("PKG_CONFIG_SYSROOT_DIR", &self.folder)
-            .env_remove("PKG_CONFIG_PATH");
+        let mut command = self.cargo("build");
         let folder = match profile {
             Profile::Release => {
                 command.arg("--release");
@@ -123,8 +112,31 @@ impl GlRoot {
             Profile::Quick => "debug",
         };
         programs::run(&mut command, "the daemon with a 3D renderer")?;
-        let folder = target.join(GUEST_TARGET).join(folder);
+        let folder = target_folder().join(GUEST_TARGET).join(folder);
         self.script(&folder.join(DAEMON), &folder.join("nosnoop-gpu-virgl"))
+    }
+
+    /// A cargo command, with quiet output, for our daemon with its 3D renderer. What it builds finds these
+    /// libraries by itself, but not all of those that they load later.
+    #[must_use]
+    pub fn cargo(&self, what: &str) -> Command {
+        let mut command = programs::cargo(what, &target_folder());
+        let libraries = self.libraries();
+        // The loader that belongs to the libraries: the machine's own may be too old for them. A target
+        // that is named leaves build scripts, which run in between, without these flags.
+        let linker = format!(
+            "-Clink-arg=-Wl,--dynamic-linker={},--disable-new-dtags,-rpath,{}",
+            self.loader().display(),
+            libraries.display()
+        );
+        command
+            .args(["--package", DAEMON, "--features", "virgl"])
+            .args(["--target", GUEST_TARGET])
+            .env("CARGO_ENCODED_RUSTFLAGS", linker)
+            .env("PKG_CONFIG_LIBDIR", libraries.join("pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", &self.folder)
+            .env_remove("PKG_CONFIG_PATH");
+        command
     }
 
     /// Writes the script that runs a program which was built against these libraries.
@@ -148,6 +160,12 @@ impl GlRoot {
             .map_err(LabError::context(script.display()))?;
         Ok(script.to_owned())
     }
+}
+
+/// Where everything with the feature is built: in the usual folder it would take the place of the daemon
+/// that all other tests use.
+fn target_folder() -> PathBuf {
+    programs::target_folder().join("virgl")
 }
 
 /// A path as a word of the shell's.

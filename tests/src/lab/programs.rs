@@ -52,10 +52,15 @@ pub fn target_folder() -> PathBuf {
 }
 
 /// A `cargo build` with a target folder of its own.
-pub(super) fn cargo_build(target: &Path) -> Command {
+fn cargo_build(target: &Path) -> Command {
+    cargo("build", target)
+}
+
+/// A quiet command of cargo with a target folder of its own.
+pub(super) fn cargo(what: &str, target: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .args(["build", "--quiet"])
+        .args([what, "--quiet"])
         .current_dir(workspace())
         .env("CARGO_TARGET_DIR", target)
         .stdin(Stdio::null());
