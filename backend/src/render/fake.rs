@@ -86,7 +86,6 @@ impl Fake {
         self.with(|script| std::mem::take(&mut script.calls))
     }
 
-    #[allow(dead_code, reason = "for the device's tests")]
     /// Signals the pending fence at this place, from another thread, as renderers do.
     pub(crate) fn signal(&self, at: usize) {
         let (fences, (timeline, id)) = self.with(|script| {

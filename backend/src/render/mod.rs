@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod fences;
+pub mod isolation;
 pub mod software;
 pub mod thread;
 
