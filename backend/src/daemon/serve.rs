@@ -66,8 +66,7 @@ pub struct Options {
 /// device goes on without. An error is for a person, in one line.
 #[derive(Clone)]
 pub struct StartRenderer(
-    #[expect(clippy::type_complexity, reason = "this is its name")]
-    pub  Arc<dyn Fn() -> Result<Option<Arc<RenderThread>>, String> + Send + Sync>,
+    pub Arc<dyn Fn() -> Result<Option<Arc<RenderThread>>, String> + Send + Sync>,
 );
 
 impl std::fmt::Debug for StartRenderer {

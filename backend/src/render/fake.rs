@@ -1,6 +1,9 @@
 //! A renderer that draws nothing: it writes down what it is asked, fails when told to, and checks that
 //! the device keeps its promises.
-#![allow(clippy::panic, reason = "for tests")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers of the tests' own"
+)]
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;

@@ -3,22 +3,18 @@
 //!
 //! Whether promises of the device are kept (`render::Renderer`) the fake checks itself.
 
+mod blobs;
 mod fences;
 mod random;
+mod shown;
 
-use std::fs::File;
-use std::io::BufReader;
-
-use nosnoop_protocol::command::{BlobFlags, Box3d, Create3d, Transfer3d};
-use nosnoop_protocol::format::Format;
+use nosnoop_protocol::command::{Box3d, Create3d, Transfer3d};
 use nosnoop_protocol::geometry::Rect;
 use nosnoop_protocol::ids::{CapsetId, ContextId};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::*;
 use crate::device::mapper::Done;
-use crate::render::fake::{Call, Fake, capset, pixel};
-use crate::render::{BlobRequest, HandleKind};
+use crate::render::fake::{Call, Fake, capset};
 
 const UNSPEC: Result<Reply, GpuError> = Err(GpuError::Unspec);
 const BAD: Result<Reply, GpuError> = Err(GpuError::InvalidParameter);
@@ -47,11 +43,14 @@ impl Mapper for Eager {
     }
 }
 
+/// A fence and what came with it.
+type Told = (u64, Result<Reply, GpuError>);
+
 /// A device, its renderer, and what the guest has been told of commands that were parked.
 struct Gpu {
     bench: Bench,
     fake: Fake,
-    told: Arc<Mutex<Vec<(u64, Result<Reply, GpuError>)>>>,
+    told: Arc<Mutex<Vec<Told>>>,
 }
 
 fn id(number: u32) -> ResourceId {
@@ -531,199 +530,6 @@ fn streams_reach_the_renderer_whole_or_not_at_all() {
     assert_eq!(calls[1..], [Call::Submit(context(1), vec![1, 2, 3, 4])]);
     gpu.fake.with(|script| script.refuse = Some("Submit"));
     assert_eq!(gpu.submit(1, &[1]), UNSPEC);
-}
-
-/// The picture of an output, as XRGB bytes of 4 a pixel.
-fn screen(display: &Display, output: usize) -> (u32, Vec<[u8; 3]>) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut files = display.screenshot(folder.path()).unwrap();
-    files.sort();
-    let file = BufReader::new(File::open(&files[output]).unwrap());
-    let mut reader = png::Decoder::new(file).read_info().unwrap();
-    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
-    let info = reader.next_frame(&mut bytes).unwrap();
-    let each = bytes.len() / (info.width * info.height) as usize;
-    let pixels = bytes
-        .chunks_exact(each)
-        .map(|pixel| [pixel[0], pixel[1], pixel[2]]);
-    (info.width, pixels.collect())
-}
-
-#[test]
-fn a_flush_reads_back_the_damage_and_nothing_else() {
-    let gpu = Gpu::new();
-    let tall = 700;
-    let create = Create3d {
-        format: 67,
-        ..texture(1, 4000, tall)
-    };
-    gpu.create(&create).unwrap();
-    gpu.create(&Create3d {
-        format: 64,
-        ..texture(2, 64, 64)
-    })
-    .unwrap();
-    gpu.calls();
-    let show = |words: [u32; 6]| gpu.bench.run(cmd::SET_SCANOUT, &words);
-    let flush = |rect: [u32; 4], resource| {
-        gpu.bench.run(
-            cmd::RESOURCE_FLUSH,
-            &[rect[0], rect[1], rect[2], rect[3], resource, 0],
-        )
-    };
-    assert_eq!(show([0, 0, 64, 64, 0, 2]), BAD, "no picture");
-    assert_eq!(show([0, 0, 4001, 1, 0, 1]), BAD);
-    assert_eq!(flush([0, 0, 64, 64], 2), OK, "shown nowhere");
-    assert_eq!(flush([0, 0, 64, 64], 1), OK, "shown nowhere");
-    assert_eq!(show([10, 20, 30, 40, 0, 1]), OK);
-    assert_eq!(flush([0, 0, 4001, 1], 1), BAD);
-    assert_eq!(flush([0, 0, 10, 20], 1), OK, "beside it");
-    assert_eq!(gpu.calls(), []);
-    assert_eq!(flush([5, 25, 10, 3], 1), OK);
-    let part = Rect::new(10, 25, 5, 3);
-    assert_eq!(gpu.calls(), [Call::Read(id(1), part)]);
-    let (width, pixels) = screen(gpu.bench.device.display(), 0);
-    assert_eq!(width, 30);
-    for (at, shown) in pixels.iter().enumerate() {
-        let (x, y) = (at as u32 % 30 + 10, at as u32 / 30 + 20);
-        // R8G8B8A8: the fake's bytes are red, green, blue.
-        let [red, green, blue, _] = pixel(id(1), x, y);
-        let inside = (10..15).contains(&x) && (25..28).contains(&y);
-        let expected = if inside { [red, green, blue] } else { [0; 3] };
-        assert_eq!(*shown, expected, "{x} {y}");
-    }
-    // More than is read at once.
-    assert_eq!(show([0, 0, 4000, tall, 0, 1]), OK);
-    assert_eq!(flush([0, 0, 4000, tall], 1), OK);
-    let rows = quota::READ_BACK_BYTES / 16_000;
-    let bands = [
-        Call::Read(id(1), Rect::new(0, 0, 4000, rows)),
-        Call::Read(id(1), Rect::new(0, rows, 4000, tall - rows)),
-    ];
-    assert_eq!(gpu.calls(), bands);
-    let (_, pixels) = screen(gpu.bench.device.display(), 0);
-    for (x, y) in [(0, 0), (3999, rows - 1), (0, rows), (3999, tall - 1)] {
-        let [red, green, blue, _] = pixel(id(1), x, y);
-        assert_eq!(
-            pixels[(y * 4000 + x) as usize],
-            [red, green, blue],
-            "{x} {y}"
-        );
-    }
-    gpu.fake.with(|script| script.refuse = Some("Read"));
-    assert_eq!(flush([0, 0, 1, 1], 1), UNSPEC);
-    assert_eq!(gpu.unref(1), OK, "while it is shown");
-}
-
-#[test]
-fn a_cursor_is_read_back_if_it_is_one() {
-    let gpu = Gpu::new();
-    gpu.create(&Create3d {
-        format: Format::B8g8r8a8.to_wire(),
-        ..texture(1, 64, 64)
-    })
-    .unwrap();
-    gpu.create(&texture(2, 64, 32)).unwrap();
-    gpu.create(&Create3d {
-        format: 64,
-        ..texture(3, 64, 64)
-    })
-    .unwrap();
-    gpu.calls();
-    let update = |number| {
-        gpu.bench
-            .cursor(cmd::UPDATE_CURSOR, &[0, 1, 2, 0, number, 3, 4, 0])
-    };
-    assert_eq!(update(2), BAD);
-    assert_eq!(update(3), BAD);
-    assert_eq!(update(4), NO_RESOURCE);
-    assert_eq!(gpu.calls(), []);
-    assert_eq!(update(1), OK);
-    assert_eq!(gpu.calls(), [Call::Read(id(1), Rect::new(0, 0, 64, 64))]);
-    gpu.fake.with(|script| script.refuse = Some("Read"));
-    assert_eq!(update(1), UNSPEC);
-}
-
-fn create_host_blob(size: u64, blob: u32) -> Vec<u32> {
-    vec![7, 2, 3, 0, blob, 0, size as u32, (size >> 32) as u32]
-}
-
-#[test]
-fn a_contexts_blob_is_mapped_as_the_plan_says() {
-    let gpu = Gpu::with(
-        Limits {
-            hostmem: 8192,
-            ..Limits::default()
-        },
-        true,
-    );
-    gpu.create_context(1, 1).unwrap();
-    gpu.create_context(2, 5).unwrap();
-    gpu.calls();
-    let export = |kind, len, map_info| {
-        let fd = memfd_create(c"nosnoop-test", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&fd, len).unwrap();
-        gpu.fake
-            .with(|script| script.export = Some((fd, kind, map_info)));
-    };
-    let create = |of, size| gpu.run(cmd::RESOURCE_CREATE_BLOB, of, &create_host_blob(size, 9));
-    let map = || gpu.run(cmd::RESOURCE_MAP_BLOB, 0, &[7, 0, 0, 0]);
-    for (of, size, expected) in [
-        (1, 0, BAD),
-        (1, u64::MAX, BAD),
-        (1, 8193, FULL),
-        (2, 4096, BAD),
-        (3, 4096, NO_CONTEXT),
-    ] {
-        assert_eq!(create(of, size), expected, "{of} {size}");
-    }
-    assert_eq!(gpu.calls(), []);
-    let destroyed = Call::DestroyResource(id(7));
-    assert_eq!(create(1, 4096), UNSPEC, "the renderer has none");
-    assert_eq!(gpu.calls().len(), 1);
-    for (kind, len) in [(HandleKind::Other, 4096), (HandleKind::Shm, 4096)] {
-        export(kind, len, Some(1));
-        assert_eq!(create(1, 5000), UNSPEC, "{kind:?}");
-        assert_eq!(gpu.calls()[1..], [destroyed.clone()], "{kind:?}");
-    }
-    // Not known how it is mapped: there, and not to be mapped.
-    for kind in [HandleKind::DmaBuf, HandleKind::Shm] {
-        export(kind, 8192, None);
-        assert_eq!(create(1, 5000), OK, "{kind:?}");
-        assert_eq!(map(), UNSPEC, "{kind:?}");
-        assert_eq!(gpu.unref(7), OK);
-    }
-    gpu.calls();
-    export(HandleKind::Shm, 8192, Some(0x31));
-    assert_eq!(create(1, 5000), OK);
-    let request = BlobRequest {
-        context: context(1),
-        blob: BlobId(9),
-        flags: BlobFlags::MAPPABLE | BlobFlags::SHAREABLE,
-        size: 5000,
-    };
-    assert_eq!(gpu.calls(), [Call::CreateBlob(id(7), request)]);
-    assert_eq!(
-        gpu.create(&texture(8, 1, 1)),
-        FULL,
-        "it is charged in whole pages"
-    );
-    assert_eq!(map(), Ok(Reply::OkMapInfo(MapCache::Cached)));
-    assert_eq!(gpu.attach(1, 7), OK);
-    assert_eq!(gpu.unref(7), OK);
-    assert_eq!(gpu.calls(), [Call::Attach(context(1), id(7)), destroyed]);
-}
-
-#[test]
-fn without_a_region_the_renderer_is_not_asked_for_blobs() {
-    let gpu = Gpu::new();
-    gpu.create_context(1, 1).unwrap();
-    gpu.calls();
-    assert_eq!(
-        gpu.run(cmd::RESOURCE_CREATE_BLOB, 1, &create_host_blob(4096, 9)),
-        BAD
-    );
-    assert_eq!(gpu.calls(), []);
 }
 
 #[test]

@@ -12,7 +12,7 @@ impl Gpu {
         assert_eq!(parked, None);
     }
 
-    fn told(&self) -> Vec<(u64, Result<Reply, GpuError>)> {
+    fn told(&self) -> Vec<Told> {
         std::mem::take(&mut *lock(&self.told))
     }
 }

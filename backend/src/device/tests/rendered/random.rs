@@ -1,6 +1,10 @@
 //! Commands at random: whatever a guest sends, the renderer is asked only what it was promised.
 
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+use super::blobs::create_host_blob;
 use super::*;
+use crate::render::HandleKind;
 
 #[derive(Clone, Debug)]
 enum Step {
