@@ -23,6 +23,7 @@ use crate::device::quota::Limits;
 use crate::display::{Display, OutputConfig};
 use crate::memory::flush::CacheFlusher;
 use crate::memory::source::{Choice, Source, SourceError};
+use crate::render::isolation;
 use crate::render::thread::RenderThread;
 use crate::sync::lock;
 use crate::sys::fd::inherited;
@@ -149,6 +150,9 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
         Some(StartRenderer(start)) => start().map_err(DaemonError::Renderer)?,
         None => None,
     };
+    if let Some(renderer) = &renderer {
+        isolation::watch(renderer).map_err(DaemonError::Start)?;
+    }
     let control = Arc::new(Control::new().map_err(DaemonError::Start)?);
     control
         .handle_signals(options.screenshot_dir.clone())

@@ -166,10 +166,7 @@ impl State {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(size, 0)?;
-        let gone = self.window.orphans().saturating_add(self.kept().pieces);
-        if self.resources.host_blobs().saturating_add(gone) >= self.limits.host_blobs {
-            return Err(GpuError::OutOfMemory);
-        }
+        self.check_host_blobs()?;
         let acked = shared.mapper.speaks_memtype();
         let memory = shared.source.image(blob, size, acked).map_err(|error| {
             log::warn!("no host memory for a blob of {size} bytes: {error}");

@@ -75,6 +75,18 @@ impl HostBlob {
         }
     }
 
+    /// One that the renderer has made, and knows by the resource's id.
+    pub(super) fn of_renderer(
+        memory: PlannedMemory,
+        mappable: bool,
+        provider: ContextSerial,
+    ) -> Self {
+        Self {
+            renderers: true,
+            ..Self::new(memory, mappable, provider)
+        }
+    }
+
     pub(super) fn is_renderers(&self) -> bool {
         self.renderers
     }

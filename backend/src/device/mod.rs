@@ -22,6 +22,7 @@ pub mod park;
 mod query;
 pub mod quota;
 mod rendered;
+mod rendered_blob;
 mod resource;
 mod scanout;
 mod three_d;
@@ -284,9 +285,9 @@ impl Device {
                     .create_guest_blob(*resource, *size, entries, memory),
                 // It has no backing.
                 BlobMem::Host3d if !entries.is_empty() => Err(GpuError::InvalidParameter),
-                BlobMem::Host3d => self
-                    .state()
-                    .create_host_blob(*resource, *context, *blob_id, *flags, *size),
+                BlobMem::Host3d => {
+                    self.create_host_blob(*resource, *context, *blob_id, *flags, *size)
+                }
                 // No context here provides any.
                 BlobMem::Host3dGuest => Err(GpuError::InvalidParameter),
             },

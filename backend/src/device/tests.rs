@@ -7,6 +7,7 @@
 )]
 
 mod exposure;
+mod rendered;
 
 use super::context::ContextSerial;
 use super::host_blob::HostBlob;

@@ -1,6 +1,9 @@
 //! A renderer that draws nothing: it writes down what it is asked, fails when told to, and checks that
 //! the device keeps its promises.
-#![allow(clippy::panic, reason = "for tests")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers of the tests' own"
+)]
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -86,7 +89,6 @@ impl Fake {
         self.with(|script| std::mem::take(&mut script.calls))
     }
 
-    #[allow(dead_code, reason = "for the device's tests")]
     /// Signals the pending fence at this place, from another thread, as renderers do.
     pub(crate) fn signal(&self, at: usize) {
         let (fences, (timeline, id)) = self.with(|script| {

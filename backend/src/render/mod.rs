@@ -8,6 +8,7 @@
 pub(crate) mod fake;
 pub mod fences;
 pub mod gpu;
+pub mod isolation;
 #[cfg(feature = "virgl")]
 pub(crate) mod native;
 #[cfg(feature = "virgl")]

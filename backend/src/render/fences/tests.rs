@@ -1,4 +1,8 @@
 //! Fences against a plain list of them.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers of the tests' own"
+)]
 
 use std::collections::HashSet;
 use std::sync::Arc;

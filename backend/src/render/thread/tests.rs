@@ -2,7 +2,7 @@
 #![allow(clippy::panic, reason = "renderers that die")]
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::*;
@@ -14,12 +14,9 @@ fn context() -> ContextId {
     ContextId::new(1).unwrap()
 }
 
-fn fence(
-    timeline: Timeline,
-) -> (
-    Option<(Timeline, Done)>,
-    std::sync::mpsc::Receiver<Result<(), RenderError>>,
-) {
+type Fence = Option<(Timeline, Done)>;
+
+fn fence(timeline: Timeline) -> (Fence, Receiver<Result<(), RenderError>>) {
     let (sender, receiver) = channel();
     let done: Done = Box::new(move |result| sender.send(result).unwrap());
     (Some((timeline, done)), receiver)
