@@ -142,15 +142,16 @@ impl GlRoot {
     /// Writes the script that runs a program which was built against these libraries.
     fn script(&self, program: &Path, script: &Path) -> Result<PathBuf> {
         let mut text = "#!/bin/sh\n".to_owned();
-        let libraries = ("LD_LIBRARY_PATH", self.libraries());
-        for (name, value) in self.environment().into_iter().chain([libraries]) {
+        for (name, value) in self.environment() {
             // What the caller has set counts.
-            let set = format!(
-                "[ \"${{{name}+set}}\" ] || export {name}={}\n",
-                quoted(&value)
-            );
-            text.push_str(&set);
+            let value = quoted(&value);
+            text.push_str(&format!(
+                "[ \"${{{name}+set}}\" ] || export {name}={value}\n"
+            ));
         }
+        // Here not: cargo sets this for the tests that it runs.
+        let libraries = quoted(&self.libraries());
+        text.push_str(&format!("export LD_LIBRARY_PATH={libraries}\n"));
         text.push_str(&format!("exec {} \"$@\"\n", quoted(program)));
         // Not in place: another test may be running the old one.
         let new = script.with_extension(std::process::id().to_string());
