@@ -21,10 +21,24 @@ use crate::memory::source::{Choice, Place, PlainMemory};
 use crate::memory::test_memtype;
 #[cfg(feature = "test-bugs")]
 use crate::planted;
+#[cfg(feature = "virgl")]
+use crate::render::gpu::Gpu;
+use crate::render::gpu::GpuChoice;
+#[cfg(feature = "virgl")]
+use crate::render::{native, proof};
 
 /// What `--print-capabilities` prints (QEMU docs/interop/vhost-user.json,
-/// `VHostUserBackendCapabilitiesGPU`): this build has no 3D renderer, so no feature.
-const CAPABILITIES: &str = "{\n  \"type\": \"gpu\",\n  \"features\": []\n}";
+/// `VHostUserBackendCapabilitiesGPU`): the features are those of a 3D renderer.
+const CAPABILITIES: &str = if cfg!(feature = "virgl") {
+    "{\n  \"type\": \"gpu\",\n  \"features\": [\"render-node\", \"virgl\"]\n}"
+} else {
+    "{\n  \"type\": \"gpu\",\n  \"features\": []\n}"
+};
+
+/// Said of `--virgl` by a build that has no 3D renderer.
+const NO_RENDERER: &str = "--virgl needs a 3D renderer, which this build does not have: build with \
+    cargo build --release -p nosnoop-gpu --features virgl (needs virglrenderer 1.3 or newer, Debian \
+    package libvirglrenderer-dev), or leave it out for 2D";
 
 /// The refresh rates that an output may have, in Hz.
 const REFRESH_RANGE: RangeInclusive<u32> = 1..=500;
@@ -79,9 +93,11 @@ struct Arguments {
     #[command(flatten)]
     memory: MemoryArguments,
 
-    /// Enable the virgl 3D renderer (not in this build)
-    #[arg(long)]
-    virgl: bool,
+    /// Draw 3D with virglrenderer (in builds with the feature virgl): on the GPU of --render-node,
+    /// else the one with the lowest-numbered render node in /dev/dri, or in software
+    #[arg(long, value_name = "WHERE", value_enum, num_args = 0..=1, require_equals = true,
+          default_missing_value = "gpu")]
+    virgl: Option<GpuChoice>,
 
     /// An output: WIDTHxHEIGHT or WIDTHxHEIGHT@HZ; repeat for up to 16. A front-end's display
     /// socket overrides it (default: 1280x800@60)
@@ -153,6 +169,14 @@ enum Subcommands {
         #[command(flatten)]
         memory: MemoryArguments,
     },
+
+    /// What the daemon runs to see whether a 3D renderer works: in software, or on a node
+    #[cfg(feature = "virgl")]
+    #[command(name = proof::SUBCOMMAND, hide = true)]
+    ProveRenderer {
+        #[arg(long, value_name = "PATH")]
+        render_node: Option<PathBuf>,
+    },
 }
 
 /// What the operator decides about memory types.
@@ -197,6 +221,9 @@ pub enum Action {
     Print(String),
     /// Look at this host with these settings and print what is found, as JSON or as text.
     Doctor(Settings, bool),
+    /// Try the 3D renderer on this GPU and print what works.
+    #[cfg(feature = "virgl")]
+    Prove(Gpu),
     /// Be the daemon, logging up to this level.
     Serve(Options, log::LevelFilter),
 }
@@ -217,13 +244,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         Err(error) if !error.use_stderr() => return Ok(Action::Print(error.to_string())),
         Err(error) => return Err(UsageError(one_line(&error))),
     };
-    if let Some(Subcommands::Doctor { json, memory }) = parsed.command {
-        let settings = Settings {
-            noncoherent: memory.noncoherent,
-            vmm_memtype: memory.vmm_memtype,
-            allow_unverified: memory.allow_unverified,
-        };
-        return Ok(Action::Doctor(settings, json));
+    match parsed.command {
+        Some(Subcommands::Doctor { json, memory }) => {
+            let settings = Settings {
+                noncoherent: memory.noncoherent,
+                vmm_memtype: memory.vmm_memtype,
+                allow_unverified: memory.allow_unverified,
+            };
+            return Ok(Action::Doctor(settings, json));
+        }
+        #[cfg(feature = "virgl")]
+        Some(Subcommands::ProveRenderer { render_node }) => {
+            return Ok(Action::Prove(render_node.map_or(Gpu::Software, Gpu::Node)));
+        }
+        None => {}
     }
     if parsed.print_capabilities {
         return Ok(Action::Print(format!("{CAPABILITIES}\n")));
@@ -235,11 +269,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         }
         parsed.plant.into_iter().for_each(planted::plant);
     }
-    if parsed.virgl {
-        return Err(UsageError(
-            "--virgl needs a 3D renderer, which this build does not have; leave it out for 2D"
-                .to_owned(),
-        ));
+    if parsed.virgl.is_some() && !cfg!(feature = "virgl") {
+        return Err(UsageError(NO_RENDERER.to_owned()));
     }
     let endpoint = match (parsed.socket_path, parsed.fd) {
         (Some(path), None) => Endpoint::Path(path),
@@ -265,7 +296,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     if let Some(types) = parsed.test_memtype {
         test_memtype::announce(types);
     }
-    let blobs = parsed.render_node.is_some()
+    #[cfg(feature = "virgl")]
+    let renderer = {
+        let node = parsed.render_node.clone();
+        parsed.virgl.map(|choice| native::starter(choice, node))
+    };
+    #[cfg(not(feature = "virgl"))]
+    let renderer = None;
+    // A renderer on the node is reason enough to name it.
+    let blobs = (parsed.render_node.is_some() && parsed.virgl != Some(GpuChoice::Gpu))
         || parsed.blob_memory.is_some()
         || parsed.memory != MemoryArguments::DEFAULT;
     if blobs && parsed.shm_size == Some(0) {
@@ -310,6 +349,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         shm_deadline: Duration::from_secs(parsed.shm_deadline),
         memory,
         screenshot_dir: parsed.screenshot_dir,
+        renderer,
     };
     // The parser has allowed nothing that is not a level.
     let level = parsed.log_level.parse().unwrap_or(log::LevelFilter::Warn);
@@ -458,7 +498,7 @@ mod tests {
             (&["--socket-path=/s", "--output=0x5"], "from 1 to"),
             (&["--socket-path=/s", "--output=5"], "WIDTHxHEIGHT"),
             (&["--socket-path=/s", "--output=5x5@0"], "refresh"),
-            (&["--socket-path=/s", "--virgl"], "3D renderer"),
+            (&["--socket-path=/s", "--virgl=cpu"], "--virgl"),
             (&["--socket-path=/s", "--noncoherent=on"], "noncoherent"),
             (&["--socket-path=/s", "--vmm-memtype=yes"], "vmm-memtype"),
             (
@@ -517,6 +557,40 @@ mod tests {
             panic!()
         };
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(json, serde_json::json!({ "type": "gpu", "features": [] }));
+        let features: &[&str] = match cfg!(feature = "virgl") {
+            true => &["render-node", "virgl"],
+            false => &[],
+        };
+        let expected = serde_json::json!({ "type": "gpu", "features": features });
+        assert_eq!(json, expected);
+    }
+
+    #[cfg(not(feature = "virgl"))]
+    #[test]
+    fn a_build_without_a_3d_renderer_says_how_to_get_one() {
+        for option in ["--virgl", "--virgl=gpu", "--virgl=software"] {
+            let said = run(&["--socket-path=/s", option]).unwrap_err().to_string();
+            for word in ["--features virgl", "libvirglrenderer-dev"] {
+                assert!(said.contains(word), "{said}");
+            }
+            assert!(!said.contains('\n'), "{said}");
+        }
+    }
+
+    #[cfg(feature = "virgl")]
+    #[test]
+    fn there_is_a_3d_renderer_where_one_is_asked_for() {
+        let renderer = |option| options(&["--socket-path=/s", option]).renderer;
+        for option in ["--virgl", "--virgl=gpu", "--virgl=software"] {
+            assert!(renderer(option).is_some(), "{option}");
+        }
+        assert!(renderer("--once").is_none());
+        // libvirt names the renderer's GPU so, and has no shared memory.
+        let of_libvirt = options(&["--fd=5", "--virgl", "--render-node=/n"]);
+        assert_eq!(of_libvirt.shm_size, 0);
+        let Ok(Action::Prove(gpu)) = run(&[proof::SUBCOMMAND, "--render-node=/n"]) else {
+            panic!()
+        };
+        assert_eq!(gpu, Gpu::Node("/n".into()));
     }
 }

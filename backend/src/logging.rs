@@ -10,6 +10,9 @@ use log::{LevelFilter, Log, Metadata, Record};
 /// more than this, and the rest must not fill somebody's disk. Lines left out are counted.
 const LINES_PER_WINDOW: u32 = 200;
 
+/// Characters per line. Libraries log whole shaders, which a guest has written.
+const MOST_PER_LINE: usize = 1000;
+
 /// The time over which [`LINES_PER_WINDOW`] counts.
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -51,10 +54,28 @@ impl Log for Stderr {
             let _ = writeln!(stderr, "nosnoop-gpu: {dropped} log lines were left out");
         }
         let level = record.level().as_str().to_ascii_lowercase();
-        let _ = writeln!(stderr, "nosnoop-gpu: {level}: {}", record.args());
+        let text = one_line(&record.args().to_string(), MOST_PER_LINE);
+        let _ = writeln!(stderr, "nosnoop-gpu: {level}: {text}");
     }
 
     fn flush(&self) {}
+}
+
+/// The text as one line of so many characters at most, with a word about what is left out.
+fn one_line(text: &str, most: usize) -> String {
+    let text = text.trim_end();
+    let line = text
+        .chars()
+        .take(most)
+        .map(|character| match character.is_control() {
+            true => ' ',
+            false => character,
+        })
+        .collect::<String>();
+    match text.chars().nth(most) {
+        Some(_) => format!("{line} ..."),
+        None => line,
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +114,14 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_one_line_whatever_is_in_it() {
+        assert_eq!(one_line("a\nnosnoop-gpu: b\r\n", 99), "a nosnoop-gpu: b");
+        assert_eq!(one_line("äöüß", 4), "äöüß");
+        assert_eq!(one_line("äöüßx", 4), "äöüß ...");
+        assert_eq!(one_line("\u{1b}[2J", 99), " [2J");
+    }
 
     #[test]
     fn lines_beyond_the_limit_are_counted_and_told_in_the_next_window() {

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use nosnoop_gpu::cli::{self, Action};
 use nosnoop_gpu::memory::facts::Facts;
+#[cfg(feature = "virgl")]
+use nosnoop_gpu::render;
 use nosnoop_gpu::{daemon, doctor, logging};
 
 fn main() -> ExitCode {
@@ -32,6 +34,13 @@ fn run() -> Result<(), String> {
             } else {
                 print(&report.to_string())
             }
+        }
+        #[cfg(feature = "virgl")]
+        Action::Prove(gpu) => {
+            // For the daemon, which passes these lines on.
+            logging::to_stderr(log::LevelFilter::Info);
+            render::proof::run(&gpu, &mut io::stdout())
+                .map_err(|error| format!("cannot print: {error}"))
         }
         Action::Serve(options, level) => {
             logging::to_stderr(level);

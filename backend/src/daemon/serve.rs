@@ -23,6 +23,8 @@ use crate::device::quota::Limits;
 use crate::display::{Display, OutputConfig};
 use crate::memory::flush::CacheFlusher;
 use crate::memory::source::{Choice, Source, SourceError};
+use crate::render::isolation;
+use crate::render::thread::RenderThread;
 use crate::sync::lock;
 use crate::sys::fd::inherited;
 
@@ -56,6 +58,21 @@ pub struct Options {
     pub memory: Choice,
     /// Where SIGUSR1 puts its pictures.
     pub screenshot_dir: PathBuf,
+    /// Makes the 3D renderer, where one is wanted.
+    pub renderer: Option<StartRenderer>,
+}
+
+/// Makes a 3D renderer, which a process can do once. `None`: there is none to be had after all, and the
+/// device goes on without. An error is for a person, in one line.
+#[derive(Clone)]
+pub struct StartRenderer(
+    pub Arc<dyn Fn() -> Result<Option<Arc<RenderThread>>, String> + Send + Sync>,
+);
+
+impl std::fmt::Debug for StartRenderer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StartRenderer")
+    }
 }
 
 impl Options {
@@ -93,6 +110,9 @@ pub enum DaemonError {
     /// The memory of blobs cannot be allocated as asked.
     #[error("{0}; choose another --render-node or --blob-memory, or leave it out for plain memory")]
     Memory(#[from] SourceError),
+    /// The 3D renderer cannot be had.
+    #[error("{0}")]
+    Renderer(String),
     /// A thread, a signal handler or an event could not be set up.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -126,6 +146,13 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
         // Each front-end has one of its own; whether there is one is better said now.
         options.source()?;
     }
+    let renderer = match &options.renderer {
+        Some(StartRenderer(start)) => start().map_err(DaemonError::Renderer)?,
+        None => None,
+    };
+    if let Some(renderer) = &renderer {
+        isolation::watch(renderer).map_err(DaemonError::Start)?;
+    }
     let control = Arc::new(Control::new().map_err(DaemonError::Start)?);
     control
         .handle_signals(options.screenshot_dir.clone())
@@ -136,7 +163,7 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
         None => Connections::open(&options.endpoint)?,
     };
     while let Some(stream) = endpoint.next(&control)? {
-        match control.run_session(stream, options) {
+        match control.run_session(stream, options, renderer.as_ref()) {
             // The next front-end may fare better: descriptors or space may be free again by then.
             Err(error) if endpoint.has_more() && !options.once => log::error!("{error}"),
             result => result?,
@@ -379,7 +406,12 @@ impl Control {
         Ok(None)
     }
 
-    fn run_session(&self, stream: UnixStream, options: &Options) -> Result<(), DaemonError> {
+    fn run_session(
+        &self,
+        stream: UnixStream,
+        options: &Options,
+        renderer: Option<&Arc<RenderThread>>,
+    ) -> Result<(), DaemonError> {
         let copy = stream.try_clone().map_err(DaemonError::Session)?;
         *lock(&self.current) = Some(Current {
             stream: copy,
@@ -390,7 +422,7 @@ impl Control {
         // A stop that came before `current` was set has not shut this stream down.
         if !self.stopping() {
             log::info!("a front-end is connected");
-            result = session::run(stream, options, |display, source| {
+            result = session::run(stream, options, renderer, |display, source| {
                 if let Some(current) = lock(&self.current).as_mut() {
                     current.display = Some(Arc::clone(display));
                     current.source = source.map(Arc::clone);

@@ -28,6 +28,7 @@ use crate::device::{Device, SharedMemory};
 use crate::display::Display;
 use crate::memory::source::Source;
 use crate::planted::{Bug, planted};
+use crate::render::thread::RenderThread;
 use crate::sync::lock;
 use crate::sys::fd::close_leaked;
 use crate::{GuestMemory, SharedGuestMemory};
@@ -44,6 +45,7 @@ const RING_FEATURES: u64 = (1 << VIRTIO_F_VERSION_1)
 /// A front-end's device and its workers' state.
 struct Session {
     device: Arc<Device>,
+    has_renderer: bool,
     /// Maps host memory for the guest, where there is a region for it.
     channel: Option<Arc<ShmemChannel>>,
     /// Bytes of that region; 0 without one.
@@ -71,6 +73,7 @@ struct Session {
 pub(super) fn run(
     stream: UnixStream,
     options: &Options,
+    renderer: Option<&Arc<RenderThread>>,
     started: impl FnOnce(&Arc<Display>, Option<&Arc<Source>>),
 ) -> io::Result<()> {
     let display = Arc::new(Display::new(options.outputs.clone()));
@@ -98,7 +101,13 @@ pub(super) fn run(
         .map(|(event, _)| event.as_raw_fd())
         .collect();
     let session = Arc::new(Session {
-        device: Device::new(options.limits, Arc::clone(&display), shared_memory),
+        device: Device::new(
+            options.limits,
+            Arc::clone(&display),
+            shared_memory,
+            renderer.map(Arc::clone),
+        ),
+        has_renderer: renderer.is_some(),
         channel,
         shm_size: options.shm_size,
         mem_slots: options.mem_slots,
@@ -110,6 +119,7 @@ pub(super) fn run(
         exit_events: Mutex::new(exit_events),
     });
     let result = session_loop(stream, &session, memory, &display);
+    session.device.close();
     // The crate's workers have been joined with its daemon. What it has not taken closes itself.
     let taken = leaked
         .len()
@@ -234,7 +244,7 @@ impl VhostUserBackend for Session {
         self.device
             .set_accepted(Features::from_bits_truncate(features));
         let has = |feature: Features| features & feature.bits() != 0;
-        if has(Features::VIRGL) && !has(Features::CONTEXT_INIT) {
+        if has(Features::VIRGL) && !has(Features::CONTEXT_INIT) && !self.has_renderer {
             log::warn!(
                 "contexts are of no use to this guest (VIRGL without CONTEXT_INIT), and Mesa may take \
                  the device for a 3D one; start with --shm-size 0 for QEMU's vhost-user-gpu"

@@ -151,7 +151,7 @@ impl Worker {
                     // A guest that does not learn of a mapping would never unmap it.
                     Verdict::Done(Err(GpuError::Unspec))
                 } else {
-                    device.control(&command, memory, &mut self.batch)
+                    device.control(&command, request.header.fence(), memory, &mut self.batch)
                 }
             }
             (Ok(command), QueueKind::Cursor) => Verdict::Done(device.cursor(&command, memory)),

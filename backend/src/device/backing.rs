@@ -87,6 +87,12 @@ impl Backing {
         self.entries
     }
 
+    /// Guest address and bytes of each piece, in order.
+    pub(super) fn pieces(&self) -> Vec<(u64, usize)> {
+        let piece = |range: &Range| (range.address.0, usize::try_from(range.len).unwrap_or(0));
+        self.ranges.iter().map(piece).collect()
+    }
+
     /// Copies the bytes from `offset` on into `into`.
     ///
     /// # Errors

@@ -1,16 +1,20 @@
-//! `CTX_CREATE`, `CTX_DESTROY`, `CTX_ATTACH_RESOURCE`, `CTX_DETACH_RESOURCE` and `SUBMIT_3D`
-//! (virtio 1.4, "GPU Device / Device Operation: controlq (3d)").
+//! `CTX_CREATE`, `CTX_DESTROY`, `CTX_ATTACH_RESOURCE`, `CTX_DETACH_RESOURCE` and, for cross-domain
+//! contexts, `SUBMIT_3D` (virtio 1.4, "GPU Device / Device Operation: controlq (3d)").
+//!
+//! A context is the renderer's or a cross-domain one. 2D resources and blobs in guest memory stay here
+//! whoever they are attached to: guests attach those too.
 
 use std::collections::{HashMap, HashSet};
 
 use nosnoop_protocol::cross_domain;
-use nosnoop_protocol::ids::{ContextId, ResourceId};
+use nosnoop_protocol::ids::{CapsetId, ContextId, ResourceId};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::cross_domain::CrossDomain;
-use super::quota::{MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_SUBMIT};
+use super::quota::{MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_RENDERED_CONTEXTS, MAX_SUBMIT};
 use super::resource::Storage;
-use super::{Effect, State, Verdict};
+use super::three_d::refused;
+use super::{Device, Effect, State, Verdict};
 use crate::GuestMemory;
 use crate::planted::{Bug, planted};
 
@@ -26,10 +30,32 @@ pub(super) struct ContextSerial(pub(super) u64);
 pub(super) struct Context {
     pub(super) serial: ContextSerial,
     attached: HashSet<ResourceId>,
-    pub(super) cross_domain: CrossDomain,
+    kind: Kind,
+}
+
+/// Who executes a context's commands.
+#[derive(Debug)]
+enum Kind {
+    /// The device.
+    CrossDomain(CrossDomain),
+    /// The renderer, by this capability set.
+    Rendered(CapsetId),
 }
 
 impl Context {
+    pub(super) fn is_rendered(&self) -> bool {
+        matches!(self.kind, Kind::Rendered(_))
+    }
+
+    /// # Errors
+    /// `InvalidParameter` for a context of the renderer.
+    pub(super) fn cross_domain(&mut self) -> Result<&mut CrossDomain, GpuError> {
+        match &mut self.kind {
+            Kind::CrossDomain(cross_domain) => Ok(cross_domain),
+            Kind::Rendered(_) => Err(GpuError::InvalidParameter),
+        }
+    }
+
     pub(super) fn has(&self, resource: ResourceId) -> bool {
         self.attached.contains(&resource)
     }
@@ -49,10 +75,40 @@ impl Contexts {
         self.table.get_mut(&id).ok_or(GpuError::InvalidContextId)
     }
 
+    /// Whether it is a context of the renderer.
+    ///
+    /// # Errors
+    /// `InvalidContextId`.
+    pub(super) fn is_rendered(&self, id: ContextId) -> Result<bool, GpuError> {
+        let context = self.table.get(&id).ok_or(GpuError::InvalidContextId)?;
+        Ok(context.is_rendered())
+    }
+
     fn attachments(&self) -> usize {
         self.table
             .values()
             .fold(0, |sum, context| sum.saturating_add(context.attached.len()))
+    }
+
+    /// # Errors
+    /// `OutOfMemory` (quota).
+    fn check_room(&self, kind: &Kind) -> Result<(), GpuError> {
+        let rendered = self.table.values().filter(|context| context.is_rendered());
+        let full = matches!(kind, Kind::Rendered(_)) && rendered.count() >= MAX_RENDERED_CONTEXTS;
+        if full || self.table.len() >= MAX_CONTEXTS {
+            return Err(GpuError::OutOfMemory);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, id: ContextId, kind: Kind) {
+        self.made = self.made.wrapping_add(1);
+        let context = Context {
+            serial: ContextSerial(self.made),
+            attached: HashSet::new(),
+            kind,
+        };
+        self.table.insert(id, context);
     }
 
     /// The resource is gone.
@@ -63,31 +119,136 @@ impl Contexts {
     }
 }
 
-impl State {
+impl Device {
     /// # Errors
     /// `InvalidContextId` (id taken), `InvalidParameter` (a capability set that is not offered),
-    /// `OutOfMemory` (quota).
-    pub(super) fn create_context(&mut self, id: ContextId, init: u32) -> Result<Reply, GpuError> {
-        if self.contexts.table.contains_key(&id) {
+    /// `OutOfMemory` (quota), `Unspec` if the renderer refuses.
+    pub(super) fn create_context(
+        &self,
+        id: ContextId,
+        init: u32,
+        name: &[u8],
+    ) -> Result<Reply, GpuError> {
+        if self.state().contexts.table.contains_key(&id) {
             return Err(GpuError::InvalidContextId);
         }
-        // 0 leaves it to the device, as drivers do that do not know CONTEXT_INIT.
-        let known = [0, cross_domain::CAPSET.0].contains(&(init & CAPSET_MASK));
-        if !known && !planted(Bug::UnknownCapsetAccepted) {
-            return Err(GpuError::InvalidParameter);
+        let kind = self.kind(init)?;
+        self.state().contexts.check_room(&kind)?;
+        if let Kind::Rendered(capset) = kind {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let made = self
+                .renderer()?
+                .call("CTX_CREATE", move |it| it.create_context(id, capset, &name));
+            made.map_err(|error| refused("CTX_CREATE", &error))?;
         }
-        if self.contexts.table.len() >= MAX_CONTEXTS {
-            return Err(GpuError::OutOfMemory);
-        }
-        let contexts = &mut self.contexts;
-        contexts.made = contexts.made.wrapping_add(1);
-        let context = Context {
-            serial: ContextSerial(contexts.made),
-            attached: HashSet::new(),
-            cross_domain: CrossDomain::default(),
-        };
-        contexts.table.insert(id, context);
+        self.state().contexts.insert(id, kind);
         Ok(Reply::OkNoData)
+    }
+
+    /// The kind of context that `context_init` asks for.
+    fn kind(&self, init: u32) -> Result<Kind, GpuError> {
+        let capset = CapsetId(init & CAPSET_MASK);
+        let cross_domain = || Ok(Kind::CrossDomain(CrossDomain::default()));
+        match (self.renderer.as_ref(), &self.shared_memory) {
+            // 0 leaves it to the device, as drivers do that do not know CONTEXT_INIT. The renderer's
+            // first set is what those mean.
+            (Some(renderer), _) if capset.0 == 0 && !renderer.capsets().is_empty() => {
+                let first = renderer.capsets().first().map_or(capset, |first| first.id);
+                Ok(Kind::Rendered(first))
+            }
+            (Some(renderer), _) if renderer.capsets().iter().any(|it| it.id == capset) => {
+                Ok(Kind::Rendered(capset))
+            }
+            (_, Some(_)) if capset.0 == 0 || capset == cross_domain::CAPSET => cross_domain(),
+            _ if planted(Bug::UnknownCapsetAccepted) => cross_domain(),
+            _ => Err(GpuError::InvalidParameter),
+        }
+    }
+
+    /// Those of the renderer's fences that are the context's are done with it.
+    ///
+    /// # Errors
+    /// In the verdict: see [`State::destroy_context`].
+    pub(super) fn destroy_context(&self, id: ContextId) -> Verdict {
+        let rendered = self.state().contexts.is_rendered(id);
+        if let (Ok(true), Some(renderer)) = (rendered, &self.renderer) {
+            renderer.destroy_context(id);
+        }
+        self.parking(|state, effects| state.destroy_context(id, effects))
+    }
+
+    /// The renderer is told of what it has; anything else is noted here alone.
+    ///
+    /// # Errors
+    /// `InvalidContextId`, `InvalidResourceId`, `OutOfMemory` (quota), `Unspec` if the renderer
+    /// refuses.
+    pub(super) fn attach_resource(
+        &self,
+        id: ContextId,
+        resource: ResourceId,
+    ) -> Result<Reply, GpuError> {
+        let shared = {
+            let mut state = self.state();
+            if planted(Bug::AttachWithoutContext) && !state.contexts.table.contains_key(&id) {
+                return Ok(Reply::OkNoData);
+            }
+            let attached = state.has_attached(id, resource)?;
+            if !attached && state.contexts.attachments() >= MAX_ATTACHMENTS {
+                return Err(GpuError::OutOfMemory);
+            }
+            !attached && state.shares_with_renderer(id, resource)?
+        };
+        if shared {
+            let attached = self
+                .renderer()?
+                .call("CTX_ATTACH_RESOURCE", move |it| it.attach(id, resource));
+            attached.map_err(|error| refused("CTX_ATTACH_RESOURCE", &error))?;
+        }
+        self.state().contexts.get_mut(id)?.attached.insert(resource);
+        Ok(Reply::OkNoData)
+    }
+
+    /// # Errors
+    /// `InvalidContextId`, `InvalidResourceId`, `Unspec` if the renderer refuses.
+    pub(super) fn detach_resource(
+        &self,
+        id: ContextId,
+        resource: ResourceId,
+    ) -> Result<Reply, GpuError> {
+        let shared = {
+            let mut state = self.state();
+            state.has_attached(id, resource)? && state.shares_with_renderer(id, resource)?
+        };
+        if shared {
+            let detached = self
+                .renderer()?
+                .call("CTX_DETACH_RESOURCE", move |it| it.detach(id, resource));
+            detached.map_err(|error| refused("CTX_DETACH_RESOURCE", &error))?;
+        }
+        let mut state = self.state();
+        state.contexts.get_mut(id)?.attached.remove(&resource);
+        Ok(Reply::OkNoData)
+    }
+}
+
+impl State {
+    /// Whether the context has the resource.
+    ///
+    /// # Errors
+    /// `InvalidContextId`, `InvalidResourceId`.
+    fn has_attached(&mut self, id: ContextId, resource: ResourceId) -> Result<bool, GpuError> {
+        let attached = self.contexts.get_mut(id)?.has(resource);
+        self.resources.get(resource)?;
+        Ok(attached)
+    }
+
+    /// Whether the renderer has both.
+    ///
+    /// # Errors
+    /// `InvalidContextId`, `InvalidResourceId`.
+    fn shares_with_renderer(&self, id: ContextId, resource: ResourceId) -> Result<bool, GpuError> {
+        let rendered = self.contexts.is_rendered(id)?;
+        Ok(rendered && self.resources.get(resource)?.storage.is_renderers())
     }
 
     /// Blobs that the context provided live on as resources. Those whose provider has gone and that
@@ -119,39 +280,6 @@ impl State {
                     && !attached.contains(id))
         });
         orphans.map(|(id, _)| id).collect()
-    }
-
-    /// # Errors
-    /// `InvalidContextId`, `InvalidResourceId`, `OutOfMemory` (quota).
-    pub(super) fn attach_resource(
-        &mut self,
-        id: ContextId,
-        resource: ResourceId,
-    ) -> Result<Reply, GpuError> {
-        if planted(Bug::AttachWithoutContext) && !self.contexts.table.contains_key(&id) {
-            return Ok(Reply::OkNoData);
-        }
-        let attachments = self.contexts.attachments();
-        let context = self.contexts.get_mut(id)?;
-        self.resources.get(resource)?;
-        if attachments >= MAX_ATTACHMENTS && !context.has(resource) {
-            return Err(GpuError::OutOfMemory);
-        }
-        context.attached.insert(resource);
-        Ok(Reply::OkNoData)
-    }
-
-    /// # Errors
-    /// `InvalidContextId`, `InvalidResourceId`.
-    pub(super) fn detach_resource(
-        &mut self,
-        id: ContextId,
-        resource: ResourceId,
-    ) -> Result<Reply, GpuError> {
-        let context = self.contexts.get_mut(id)?;
-        self.resources.get(resource)?;
-        context.attached.remove(&resource);
-        Ok(Reply::OkNoData)
     }
 
     /// # Errors

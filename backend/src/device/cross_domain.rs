@@ -75,20 +75,20 @@ impl State {
                 channel_type,
             } => {
                 let context = self.contexts.get_mut(id)?;
-                if channel_type != NO_CHANNEL || context.cross_domain.query_ring.is_some() {
+                if channel_type != NO_CHANNEL || context.cross_domain()?.query_ring.is_some() {
                     return Err(GpuError::InvalidParameter);
                 }
                 if !context.has(query_ring) {
                     return Err(GpuError::InvalidResourceId);
                 }
                 self.check_ring(query_ring)?;
-                self.contexts.get_mut(id)?.cross_domain.query_ring = Some(query_ring);
+                self.contexts.get_mut(id)?.cross_domain()?.query_ring = Some(query_ring);
                 Ok(())
             }
             CrossDomainCommand::GetImageRequirements(request) => {
                 let context = self.contexts.get_mut(id)?;
                 let ring = context
-                    .cross_domain
+                    .cross_domain()?
                     .query_ring
                     .ok_or(GpuError::InvalidParameter)?;
                 if !context.has(ring) {
@@ -97,7 +97,7 @@ impl State {
                 self.check_ring(ring)?;
                 let layout = image::layout(&request)?;
                 let context = self.contexts.get_mut(id)?;
-                let blob_id = context.cross_domain.image_id(request, layout.size)?;
+                let blob_id = context.cross_domain()?.image_id(request, layout.size)?;
                 let map_info = self
                     .shared_memory
                     .as_ref()
@@ -158,7 +158,7 @@ impl State {
         let context = context.ok_or(GpuError::InvalidContextId)?;
         let provider = self.contexts.get_mut(context)?;
         let serial = provider.serial;
-        let described = provider.cross_domain.image_size(blob);
+        let described = provider.cross_domain()?.image_size(blob);
         if described != Some(size) && !planted(Bug::ImageSizeUnchecked) {
             return Err(GpuError::InvalidParameter);
         }
@@ -166,10 +166,7 @@ impl State {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(size, 0)?;
-        let gone = self.window.orphans().saturating_add(self.kept().pieces);
-        if self.resources.host_blobs().saturating_add(gone) >= self.limits.host_blobs {
-            return Err(GpuError::OutOfMemory);
-        }
+        self.check_host_blobs()?;
         let acked = shared.mapper.speaks_memtype();
         let memory = shared.source.image(blob, size, acked).map_err(|error| {
             log::warn!("no host memory for a blob of {size} bytes: {error}");

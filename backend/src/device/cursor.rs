@@ -1,13 +1,13 @@
 //! `UPDATE_CURSOR` and `MOVE_CURSOR` (virtio 1.4, "GPU Device / Device Operation: cursorq").
 
 use nosnoop_protocol::format::Format;
-use nosnoop_protocol::geometry::Size;
+use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::ids::{ResourceId, ScanoutId};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
-use super::State;
 use super::resource::Storage;
 use super::scanout::check_scanout;
+use super::{Device, State};
 use crate::GuestMemory;
 use crate::display::Display;
 use crate::guest::Ram;
@@ -15,6 +15,7 @@ use crate::planted::{Bug, planted};
 
 /// Width and height of a cursor picture; the specification allows no other.
 const EDGE: u32 = 64;
+const SIZE: Size = Size::new(EDGE, EDGE);
 /// Bytes of one row of a cursor picture.
 const ROW: usize = 64 * 4;
 /// Bytes of a cursor picture.
@@ -42,15 +43,15 @@ pub(super) fn move_cursor(
     Ok(Reply::OkNoData)
 }
 
-impl State {
+impl Device {
     /// Shows the resource as cursor, or hides the cursor if there is none.
     ///
     /// # Errors
     /// `InvalidScanoutId`, `InvalidResourceId`; `InvalidParameter` for a picture that is not
-    /// 64 x 64 or a blob too small for one; `Unspec` for a blob without usable guest memory.
+    /// 64 x 64 or a blob too small for one; `Unspec` for a blob without usable guest memory, or if the
+    /// renderer does not give the pixels.
     pub(super) fn update_cursor(
-        &mut self,
-        display: &Display,
+        &self,
         shape: Shape,
         resource: Option<ResourceId>,
         memory: &GuestMemory,
@@ -60,6 +61,7 @@ impl State {
             position: (x, y),
             hotspot: (hot_x, hot_y),
         } = shape;
+        let display = &self.display;
         check_scanout(display, scanout)?;
         let Some(id) = resource else {
             if planted(Bug::HideIgnored) {
@@ -69,7 +71,14 @@ impl State {
             return Ok(Reply::OkNoData);
         };
         let mut argb = [0; BYTES];
-        self.read_cursor(id, memory, &mut argb)?;
+        let rendered = self.state().read_cursor(id, memory, &mut argb)?;
+        if let Some(format) = rendered {
+            self.read_back(id, Rect::from_size(SIZE), |first, pixels| {
+                let at = usize::try_from(first).unwrap_or(0).saturating_mul(ROW);
+                format.to_argb_le(pixels, argb.get_mut(at..).unwrap_or_default());
+                Ok(())
+            })?;
+        }
         if planted(Bug::CursorOpaque) {
             argb.iter_mut()
                 .skip(3)
@@ -84,22 +93,27 @@ impl State {
         display.cursor_update(scanout, x, y, hot_x, hot_y, &argb);
         Ok(Reply::OkNoData)
     }
+}
 
+impl State {
+    /// Reads a cursor's pixels, or says in which format the renderer has them.
     fn read_cursor(
         &self,
         id: ResourceId,
         memory: &GuestMemory,
         argb: &mut [u8; BYTES],
-    ) -> Result<(), GpuError> {
+    ) -> Result<Option<Format>, GpuError> {
         let resource = self.resources.get(id)?;
         match &resource.storage {
+            Storage::Rendered(rendered) => {
+                let (size, format) = rendered.picture().ok_or(GpuError::InvalidParameter)?;
+                if size != SIZE {
+                    return Err(GpuError::InvalidParameter);
+                }
+                return Ok(Some(format));
+            }
             Storage::Image(image) => {
-                if image.size()
-                    != (Size {
-                        width: EDGE,
-                        height: EDGE,
-                    })
-                {
+                if image.size() != SIZE {
                     return Err(GpuError::InvalidParameter);
                 }
                 for (y, into) in (0..EDGE).zip(argb.chunks_exact_mut(ROW)) {
@@ -118,7 +132,7 @@ impl State {
                 backing.read(&Ram::new(memory), 0, argb)?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

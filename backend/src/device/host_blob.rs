@@ -33,6 +33,8 @@ pub(super) struct HostBlob {
     mappable: bool,
     /// The context that provided it.
     provider: ContextSerial,
+    /// The renderer has it too.
+    renderers: bool,
     mapping: Mapping,
     /// What is to be done once the request that is under way is answered.
     waiting: VecDeque<(Option<Ticket>, Operation)>,
@@ -67,9 +69,26 @@ impl HostBlob {
             memory: Arc::new(memory),
             mappable,
             provider,
+            renderers: false,
             mapping: Mapping::Unmapped,
             waiting: VecDeque::new(),
         }
+    }
+
+    /// One that the renderer has made, and knows by the resource's id.
+    pub(super) fn of_renderer(
+        memory: PlannedMemory,
+        mappable: bool,
+        provider: ContextSerial,
+    ) -> Self {
+        Self {
+            renderers: true,
+            ..Self::new(memory, mappable, provider)
+        }
+    }
+
+    pub(super) fn is_renderers(&self) -> bool {
+        self.renderers
     }
 
     pub(super) fn memory(&self) -> &PlannedMemory {
@@ -202,7 +221,9 @@ impl State {
     fn host_blob(&mut self, id: ResourceId) -> Result<&mut HostBlob, GpuError> {
         match &mut self.resources.get_mut(id)?.storage {
             Storage::HostBlob(blob) => Ok(blob),
-            Storage::Image(_) | Storage::GuestBlob { .. } => Err(GpuError::InvalidParameter),
+            Storage::Image(_) | Storage::GuestBlob { .. } | Storage::Rendered(_) => {
+                Err(GpuError::InvalidParameter)
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! The virtio-gpu device: executes typed commands and owns what the guest has made.
 //!
-//! One file per command group: [`two_d`] (resources and transfers), [`scanout`] (what is shown
-//! where, and flushes), [`cursor`], [`blob`], [`uuid`], [`context`], [`capset`], [`host_blob`] (what
-//! happens on MAP_BLOB); [`query`] answers what the display says and [`cross_domain`] serves the one
-//! kind of context there is. [`resource`], [`backing`], [`window`], [`park`] and [`quota`] hold the
-//! state behind them.
+//! One file per command group: [`two_d`] (resources and transfers), [`three_d`] (the same where a 3D
+//! renderer has them), [`scanout`] (what is shown where, and flushes), [`cursor`], [`blob`], [`uuid`],
+//! [`context`], [`capset`], [`host_blob`] (what happens on MAP_BLOB); [`query`] answers what the display
+//! says and [`cross_domain`] serves the contexts that are not the renderer's. [`resource`],
+//! [`rendered`], [`backing`], [`window`], [`park`] and [`quota`] hold the state behind them.
 //!
 //! Every command checks everything first and only then changes state, so a command that fails
 //! leaves the device as it was (pixels of a transfer or flush whose guest memory went away in the
@@ -21,16 +21,19 @@ pub mod mapper;
 pub mod park;
 mod query;
 pub mod quota;
+mod rendered;
+mod rendered_blob;
 mod resource;
 mod scanout;
+mod three_d;
 mod two_d;
 mod uuid;
 mod window;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
-use nosnoop_protocol::command::{BlobMem, Command};
+use nosnoop_protocol::command::{BlobMem, Command, Fence};
 use nosnoop_protocol::config::{Config, Features};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
@@ -41,6 +44,8 @@ use crate::memory::planned::PlannedMemory;
 use crate::memory::quarantine::Kept;
 use crate::memory::source::Source;
 use crate::planted::{Bug, planted};
+use crate::render::thread::RenderThread;
+use crate::render::{Capset, Direction};
 use crate::sync::lock;
 use context::Contexts;
 use host_blob::Operation;
@@ -58,10 +63,8 @@ const FEATURES: Features = Features::EDID
     .union(Features::RESOURCE_UUID)
     .union(Features::RESOURCE_BLOB);
 
-/// Those that come with shared memory. `VIRGL` stands for contexts: drivers make none without it.
-const SHARED_MEMORY_FEATURES: Features = Features::VIRGL
-    .union(Features::CONTEXT_INIT)
-    .union(Features::BLOB_ALIGNMENT);
+/// Those that come with contexts. Drivers make none without `VIRGL`.
+const CONTEXT_FEATURES: Features = Features::VIRGL.union(Features::CONTEXT_INIT);
 
 /// The region that host blobs are mapped into, and who maps them.
 #[derive(Clone)]
@@ -108,6 +111,12 @@ pub struct Device {
     state: Mutex<State>,
     display: Arc<Display>,
     shared_memory: Option<SharedMemory>,
+    renderer: Option<Arc<RenderThread>>,
+    capsets: Vec<Capset>,
+    /// Wakes those who wait for fences: one is signalled.
+    fences: Condvar,
+    /// Pixels from the renderer on their way to the display, kept to not allocate for each flush.
+    pixels: Mutex<Vec<u8>>,
     /// The device features that the driver has accepted.
     accepted: AtomicU64,
     /// For results that come after their command.
@@ -119,39 +128,50 @@ struct State {
     limits: Limits,
     display: Arc<Display>,
     shared_memory: Option<SharedMemory>,
+    renderer: Option<Arc<RenderThread>>,
     resources: Resources,
     scanouts: Scanouts,
     contexts: Contexts,
     window: Window,
     parked: Parked,
+    /// Somebody waits for fences.
+    awaits_fences: bool,
     /// One row of a scanout on its way to the display, kept to not allocate for each flush.
     row: Vec<u8>,
 }
 
 impl Device {
-    /// A device without resources that shows its scanouts on `display`. Without shared memory it
-    /// has no host blobs and no contexts.
+    /// A device without resources that shows its scanouts on `display`. Without shared memory it has
+    /// no host blobs, without a renderer no 3D, and without both no contexts. The renderer is this
+    /// device's alone from now until [`Device::close`].
     #[must_use]
     pub fn new(
         limits: Limits,
         display: Arc<Display>,
         shared_memory: Option<SharedMemory>,
+        renderer: Option<Arc<RenderThread>>,
     ) -> Arc<Self> {
         let state = State {
             limits,
             display: Arc::clone(&display),
             shared_memory: shared_memory.clone(),
+            renderer: renderer.clone(),
             resources: Resources::default(),
             scanouts: Scanouts::default(),
             contexts: Contexts::default(),
             window: Window::new(shared_memory.as_ref().map_or(0, |shared| shared.size)),
             parked: Parked::default(),
+            awaits_fences: false,
             row: Vec::new(),
         };
         Arc::new_cyclic(|me| Self {
             state: Mutex::new(state),
             display,
+            capsets: capset::capsets(renderer.as_deref(), shared_memory.is_some()),
             shared_memory,
+            renderer,
+            fences: Condvar::new(),
+            pixels: Mutex::default(),
             accepted: AtomicU64::new(0),
             me: Weak::clone(me),
         })
@@ -160,10 +180,18 @@ impl Device {
     /// The device features to offer.
     #[must_use]
     pub fn features(&self) -> Features {
-        match self.shared_memory {
-            Some(_) => FEATURES.union(SHARED_MEMORY_FEATURES),
-            None => FEATURES,
+        let mut features = FEATURES;
+        if self.has_contexts() {
+            features |= CONTEXT_FEATURES;
         }
+        if self.shared_memory.is_some() {
+            features |= Features::BLOB_ALIGNMENT;
+        }
+        features
+    }
+
+    fn has_contexts(&self) -> bool {
+        self.shared_memory.is_some() || self.renderer.is_some()
     }
 
     /// Takes note of the features that the driver has accepted.
@@ -191,7 +219,7 @@ impl Device {
             num_scanouts: u32::try_from(self.display.outputs())
                 .unwrap_or(u32::MAX)
                 .saturating_sub(planted(Bug::ConfigScanoutMissing).into()),
-            num_capsets: u32::from(self.shared_memory.is_some()),
+            num_capsets: u32::try_from(self.capsets.len()).unwrap_or(u32::MAX),
             blob_alignment: match self.shared_memory {
                 Some(_) => u32::try_from(PAGE_SIZE).unwrap_or(0),
                 None => 0,
@@ -201,9 +229,11 @@ impl Device {
     }
 
     /// Executes a command of the control queue. What the guest is told: see each command's file.
+    /// `fence` is the one that the request carries; it matters for what is done later.
     pub fn control(
         &self,
         command: &Command<'_>,
+        fence: Option<Fence>,
         memory: &GuestMemory,
         batch: &mut Batch,
     ) -> Verdict {
@@ -219,9 +249,9 @@ impl Device {
                 return self.parking(|state, effects| state.unref(*resource, effects));
             }
             Command::ResourceAttachBacking { resource, entries } => {
-                self.state().attach_backing(*resource, entries, memory)
+                self.attach_backing(*resource, entries, memory)
             }
-            Command::ResourceDetachBacking { resource } => self.state().detach_backing(*resource),
+            Command::ResourceDetachBacking { resource } => self.detach_backing(*resource),
             Command::TransferToHost2d {
                 resource,
                 rect,
@@ -236,9 +266,7 @@ impl Device {
             } => self
                 .state()
                 .set_scanout(&self.display, *scanout, *rect, *resource),
-            Command::ResourceFlush { resource, rect } => {
-                self.state().flush(&self.display, *resource, *rect, memory)
-            }
+            Command::ResourceFlush { resource, rect } => self.flush(*resource, *rect, memory),
             Command::ResourceAssignUuid { resource } => self.state().assign_uuid(*resource),
             Command::ResourceCreateBlob {
                 resource,
@@ -257,9 +285,9 @@ impl Device {
                     .create_guest_blob(*resource, *size, entries, memory),
                 // It has no backing.
                 BlobMem::Host3d if !entries.is_empty() => Err(GpuError::InvalidParameter),
-                BlobMem::Host3d => self
-                    .state()
-                    .create_host_blob(*resource, *context, *blob_id, *flags, *size),
+                BlobMem::Host3d => {
+                    self.create_host_blob(*resource, *context, *blob_id, *flags, *size)
+                }
                 // No context here provides any.
                 BlobMem::Host3dGuest => Err(GpuError::InvalidParameter),
             },
@@ -286,28 +314,29 @@ impl Device {
             }
             Command::GetCapsetInfo { index } => self.capset_info(*index),
             Command::GetCapset { id, version } => self.capset(*id, *version),
-            // Commands of features that are not offered, and those of the other queue.
-            Command::ResourceCreate3d(_)
-            | Command::TransferToHost3d(_)
-            | Command::TransferFromHost3d(_)
-            | Command::UpdateCursor { .. }
-            | Command::MoveCursor { .. } => Err(GpuError::Unspec),
-            _ if self.shared_memory.is_none() => Err(GpuError::Unspec),
+            Command::ResourceCreate3d(create) => self.create_3d(create),
+            Command::TransferToHost3d(transfer) => self.transfer_3d(Direction::ToHost, transfer),
+            Command::TransferFromHost3d(transfer) => {
+                self.transfer_3d(Direction::FromHost, transfer)
+            }
+            // Commands of the other queue, and those of features that are not offered.
+            Command::UpdateCursor { .. } | Command::MoveCursor { .. } => Err(GpuError::Unspec),
+            _ if !self.has_contexts() => Err(GpuError::Unspec),
             Command::CtxCreate {
                 context,
                 context_init,
-                ..
-            } => self.state().create_context(*context, *context_init),
-            Command::CtxDestroy { context } => {
-                return self.parking(|state, effects| state.destroy_context(*context, effects));
-            }
+                name,
+            } => self.create_context(*context, *context_init, name),
+            Command::CtxDestroy { context } => return self.destroy_context(*context),
             Command::CtxAttachResource { context, resource } => {
-                self.state().attach_resource(*context, *resource)
+                self.attach_resource(*context, *resource)
             }
             Command::CtxDetachResource { context, resource } => {
-                self.state().detach_resource(*context, *resource)
+                self.detach_resource(*context, *resource)
             }
-            Command::Submit3d { context, data } => self.state().submit(*context, data, memory),
+            Command::Submit3d { context, data } => {
+                return self.submit(*context, data, fence, memory);
+            }
             Command::ResourceMapBlob { resource, offset } => {
                 let operation = Operation::Map(*offset);
                 return self.parking(|state, effects| state.operate(*resource, operation, effects));
@@ -327,11 +356,11 @@ impl Device {
     }
 
     /// Answers every parked command now, as before a ring stops, and returns when all answers that
-    /// were on their way have reached the guest. What the front-end still maps for one of them is
+    /// were on their way have reached the guest. Fences get some time to be signalled first. What the front-end still maps for one of them is
     /// unmapped later. Not to be called by a [`park::Answer`].
     pub fn abandon_parked(&self) {
         let (resolved, deliveries) = {
-            let mut state = self.state();
+            let mut state = self.await_fences(self.state());
             (state.parked.abandon(), state.parked.deliveries())
         };
         self.carry_out(resolved.into_iter().map(Effect::Answer));
@@ -422,8 +451,7 @@ impl Device {
                     position: (*x, *y),
                     hotspot: (*hot_x, *hot_y),
                 };
-                self.state()
-                    .update_cursor(&self.display, shape, *resource, memory)
+                self.update_cursor(shape, *resource, memory)
             }
             Command::MoveCursor { scanout, x, y } => {
                 cursor::move_cursor(&self.display, *scanout, (*x, *y))
@@ -454,6 +482,16 @@ impl Device {
         drop(gone);
         self.carry_out(effects);
         deliveries.wait();
+        if let Some(renderer) = &self.renderer {
+            renderer.reset();
+        }
+    }
+
+    /// The front-end has gone: nothing of its guest stays with the renderer.
+    pub fn close(&self) {
+        if let Some(renderer) = &self.renderer {
+            renderer.reset();
+        }
     }
 
     /// Checks that the parts of the state agree with each other.
@@ -487,8 +525,8 @@ impl State {
         Ok(())
     }
 
-    /// Host memory that the guest takes: pictures of 2D resources and of scanouts, host blobs, and
-    /// what had to be kept of those that are gone.
+    /// Host memory that the guest takes: pictures of 2D resources and of scanouts, 3D resources, host
+    /// blobs, and what had to be kept of those that are gone.
     fn hostmem(&self) -> u64 {
         self.resources
             .host_bytes()

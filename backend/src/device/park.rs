@@ -74,7 +74,7 @@ impl Promise {
     fn given_up(self) -> Result<Reply, GpuError> {
         match self {
             Self::Result => Err(GpuError::Unspec),
-            Self::Success | Self::All(_) => Ok(Reply::OkNoData),
+            Self::Success | Self::Fence | Self::All(_) => Ok(Reply::OkNoData),
         }
     }
 }
@@ -99,6 +99,8 @@ pub(super) enum Promise {
     Result,
     /// The one result that comes. What is given up is done all the same, so it is a success.
     Success,
+    /// The same, and it is a fence of the renderer's that the result comes with.
+    Fence,
     /// A success, when this many results have come, whatever they are; at least one.
     All(usize),
 }
@@ -140,6 +142,12 @@ impl Parked {
         self.table.contains_key(&ticket)
     }
 
+    /// Whether one waits for a fence.
+    pub(super) fn has_fences(&self) -> bool {
+        let mut commands = self.table.values();
+        commands.any(|command| command.promise == Promise::Fence)
+    }
+
     /// Says how to answer; if the result is known already, it is returned to be answered now.
     pub(super) fn wait(&mut self, ticket: Ticket, answer: Answer) -> Option<Resolved> {
         match self.table.remove(&ticket) {
@@ -165,7 +173,7 @@ impl Parked {
     ) -> Option<Resolved> {
         let command = self.table.get_mut(&ticket)?;
         let result = match &mut command.promise {
-            Promise::Result | Promise::Success => result,
+            Promise::Result | Promise::Success | Promise::Fence => result,
             Promise::All(left) => {
                 *left = left.saturating_sub(1);
                 if *left > 0 {

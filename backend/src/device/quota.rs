@@ -37,6 +37,18 @@ pub const MAX_ATTACHMENTS: usize = 65_536;
 /// device serves nobody else meanwhile: some 2700 image requests, less than a millisecond.
 pub const MAX_SUBMIT: usize = 64 << 10;
 
+/// Bytes of one `SUBMIT_3D` to the renderer: Mesa's virgl driver sends 256 KiB at most (64 Ki words), and
+/// others the same or less; twice that leaves room. The renderer gets a copy.
+pub const MAX_RENDER_SUBMIT: usize = 512 << 10;
+
+/// Contexts of the renderer among [`MAX_CONTEXTS`]: each is a GL context of the host's, with some MiB
+/// of its own. Desktops have a few dozen.
+pub const MAX_RENDERED_CONTEXTS: usize = 256;
+
+/// Bytes that are read back from the renderer at a time for a display: a picture of 1920 x 1080, so that
+/// most are read at once. Kept from one to the next, and counted by no quota.
+pub const READ_BACK_BYTES: u32 = 8 << 20;
+
 /// Commands on one blob that may wait for the front-end's answer on an earlier one. A driver has one
 /// or two; each one's answer is given from within the one before, which bounds the stack.
 pub const MAX_WAITING: usize = 16;
@@ -44,7 +56,8 @@ pub const MAX_WAITING: usize = 16;
 /// The quotas of one device. A command that would exceed one gets `ERR_OUT_OF_MEMORY`.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of host memory for pixels: 2D resources, host blobs and the pictures of scanouts.
+    /// Bytes of host memory for pixels: 2D resources, 3D resources as far as their size can be told,
+    /// host blobs and the pictures of scanouts.
     pub hostmem: u64,
     /// Number of resources of any kind.
     pub resources: usize,

@@ -8,6 +8,7 @@ use nosnoop_protocol::reply::GpuError;
 use super::backing::Backing;
 use super::host_blob::HostBlob;
 use super::quota::{Limits, MAX_TOTAL_BACKING_ENTRIES};
+use super::rendered::Rendered;
 use crate::render::software::Image;
 
 /// What a resource's bytes live in.
@@ -22,6 +23,19 @@ pub(super) enum Storage {
     },
     /// A blob in host memory (`VIRTIO_GPU_BLOB_MEM_HOST3D`).
     HostBlob(HostBlob),
+    /// A 3D resource: the renderer has it.
+    Rendered(Rendered),
+}
+
+impl Storage {
+    /// Whether the renderer knows it by the same id.
+    pub(super) fn is_renderers(&self) -> bool {
+        match self {
+            Self::Image(_) | Self::GuestBlob { .. } => false,
+            Self::HostBlob(blob) => blob.is_renderers(),
+            Self::Rendered(_) => true,
+        }
+    }
 }
 
 /// One resource.
@@ -46,6 +60,7 @@ impl Resource {
             Storage::Image(image) => Image::bytes(image.size()).unwrap_or(u64::MAX),
             Storage::GuestBlob { .. } => 0,
             Storage::HostBlob(blob) => blob.memory().memory().len(),
+            Storage::Rendered(rendered) => rendered.bytes(),
         }
     }
 
@@ -135,10 +150,10 @@ impl Resources {
 
     /// # Errors
     /// `InvalidResourceId` if there is none of that id.
-    pub(super) fn remove(&mut self, id: ResourceId) -> Result<(), GpuError> {
+    pub(super) fn remove(&mut self, id: ResourceId) -> Result<Resource, GpuError> {
         let resource = self.table.remove(&id).ok_or(GpuError::InvalidResourceId)?;
         self.release(&resource);
-        Ok(())
+        Ok(resource)
     }
 
     /// Sets or takes away a resource's backing.

@@ -84,18 +84,30 @@ impl Scanouts {
             })
     }
 
+    /// What of a flushed rectangle each scanout shows: in the resource's coordinates, and in the
+    /// scanout's.
+    pub(super) fn damages(&self, resource: ResourceId, rect: Rect) -> Vec<(ScanoutId, Rect, Rect)> {
+        let showing = self.showing(resource);
+        let damaged = showing.filter_map(|(id, scanout)| {
+            let (part, damage) = scanout.damage(rect)?;
+            Some((id, part, damage))
+        });
+        damaged.collect()
+    }
+
     pub(super) fn verify_invariants(&self, resources: &Resources) -> Result<(), String> {
         for (id, scanout) in ScanoutId::all().zip(self.table) {
             let Some(scanout) = scanout else { continue };
             let resource = resources
                 .get(scanout.resource)
                 .map_err(|_| format!("scanout {id} shows the missing {}", scanout.resource))?;
-            let fits = match (&resource.storage, scanout.layout) {
-                (Storage::Image(image), None) => scanout.rect.fits_in(image.size()),
-                (storage, Some(layout)) => copyable_bytes(storage)
+            let fits = match scanout.layout {
+                None => {
+                    picture_size(&resource.storage).is_some_and(|size| scanout.rect.fits_in(size))
+                }
+                Some(layout) => copyable_bytes(&resource.storage)
                     .zip(layout.end(scanout.rect))
                     .is_some_and(|(size, end)| end <= size),
-                _ => false,
             };
             if !is_showable(scanout.rect) || !fits {
                 return Err(format!(
@@ -104,6 +116,22 @@ impl Scanouts {
             }
         }
         Ok(())
+    }
+}
+
+impl Scanout {
+    /// What of a rectangle of the resource is shown: in the resource's coordinates, and in the
+    /// scanout's.
+    fn damage(&self, rect: Rect) -> Option<(Rect, Rect)> {
+        let part = rect.intersect(&self.rect)?;
+        let (mut x, mut y) = (
+            part.x.saturating_sub(self.rect.x),
+            part.y.saturating_sub(self.rect.y),
+        );
+        if planted(Bug::DamageMisplaced) {
+            (x, y) = (0, 0);
+        }
+        Some((part, Rect { x, y, ..part }))
     }
 }
 
@@ -129,7 +157,8 @@ impl Layout {
 }
 
 impl State {
-    /// Shows a rectangle of a 2D resource on an output, or disables the output.
+    /// Shows a rectangle of a 2D resource, or of a 3D one that is a picture, on an output, or disables
+    /// the output.
     ///
     /// # Errors
     /// `InvalidScanoutId` for an output that the device does not have; `InvalidResourceId`;
@@ -150,10 +179,9 @@ impl State {
             return self.show(display, id, None);
         };
         check_known(display, id)?;
-        let Storage::Image(image) = &self.resources.get(resource)?.storage else {
-            return Err(GpuError::InvalidParameter);
-        };
-        let fits = rect.fits_in(image.size()) || planted(Bug::ScanoutOutsideAccepted);
+        let size = picture_size(&self.resources.get(resource)?.storage);
+        let size = size.ok_or(GpuError::InvalidParameter)?;
+        let fits = rect.fits_in(size) || planted(Bug::ScanoutOutsideAccepted);
         if !is_showable(rect) || !fits {
             return Err(GpuError::InvalidParameter);
         }
@@ -258,22 +286,8 @@ impl State {
             return Err(GpuError::InvalidParameter);
         }
         for (scanout_id, scanout) in self.scanouts.showing(id) {
-            let Some(part) = rect.intersect(&scanout.rect) else {
+            let Some((part, damage)) = scanout.damage(rect) else {
                 continue;
-            };
-            let damage = Rect {
-                x: part.x.saturating_sub(scanout.rect.x),
-                y: part.y.saturating_sub(scanout.rect.y),
-                ..part
-            };
-            let damage = if planted(Bug::DamageMisplaced) {
-                Rect {
-                    x: 0,
-                    y: 0,
-                    ..damage
-                }
-            } else {
-                damage
             };
             let source = Source {
                 resource,
@@ -341,7 +355,9 @@ impl Source<'_> {
                 read.map_err(|_| GpuError::Unspec)?;
                 layout.format.to_xrgb_le(scratch, xrgb);
             }
-            (Storage::GuestBlob { .. } | Storage::HostBlob(_), None) => {
+            // The renderer's are read back; see `Device::flush`.
+            (Storage::Rendered(_), _)
+            | (Storage::GuestBlob { .. } | Storage::HostBlob(_), None) => {
                 return Err(GpuError::Unspec);
             }
         }
@@ -359,7 +375,16 @@ fn copyable_bytes(storage: &Storage) -> Option<u64> {
             let memory = blob.memory();
             memory.is_readable().then(|| memory.memory().len())
         }
-        Storage::Image(_) => None,
+        Storage::Image(_) | Storage::Rendered(_) => None,
+    }
+}
+
+/// The size of what knows itself how its pixels are to be read; `None` for anything else.
+fn picture_size(storage: &Storage) -> Option<Size> {
+    match storage {
+        Storage::Image(image) => Some(image.size()),
+        Storage::Rendered(rendered) => rendered.picture().map(|(size, _)| size),
+        Storage::GuestBlob { .. } | Storage::HostBlob(_) => None,
     }
 }
 

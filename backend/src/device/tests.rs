@@ -7,6 +7,7 @@
 )]
 
 mod exposure;
+mod rendered;
 
 use super::context::ContextSerial;
 use super::host_blob::HostBlob;
@@ -50,7 +51,7 @@ impl Bench {
         ];
         let memory = GuestMemory::from_ranges(&regions).unwrap();
         Self {
-            device: Device::new(limits, display, None),
+            device: Device::new(limits, display, None, None),
             memory,
         }
     }
@@ -74,7 +75,7 @@ impl Bench {
         } else {
             match self
                 .device
-                .control(&command, &self.memory, &mut Batch::default())
+                .control(&command, None, &self.memory, &mut Batch::default())
             {
                 Verdict::Done(result) => result,
                 Verdict::Parked(_) => panic!("nothing is parked without shared memory"),

@@ -48,13 +48,14 @@ impl State {
             Err(error) => Verdict::Done(Err(error)),
             Ok(Storage::HostBlob(_)) => self.operate(id, Operation::Unref, effects),
             Ok(_) if planted(Bug::UnrefKeepsResource) => Verdict::Done(Ok(Reply::OkNoData)),
-            Ok(Storage::Image(_) | Storage::GuestBlob { .. }) => {
+            Ok(Storage::Image(_) | Storage::GuestBlob { .. } | Storage::Rendered(_)) => {
                 Verdict::Done(self.remove(id).map(|()| Reply::OkNoData))
             }
         }
     }
 
-    /// Removes a resource that is not mapped; scanouts that show it are disabled first.
+    /// Removes a resource that is not mapped; scanouts that show it are disabled first. The renderer
+    /// is told, and not waited for: it does what it is asked in order, so the id is free.
     ///
     /// # Errors
     /// `InvalidResourceId`.
@@ -63,7 +64,13 @@ impl State {
         let display = Arc::clone(&self.display);
         self.scanouts.forget(&display, id)?;
         self.contexts.forget(id);
-        self.resources.remove(id)
+        let resource = self.resources.remove(id)?;
+        if let Some(renderer) = &self.renderer
+            && resource.storage.is_renderers()
+        {
+            renderer.post("RESOURCE_UNREF", move |it| it.destroy_resource(id));
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -107,8 +114,8 @@ impl State {
     /// A blob in guest memory has no other copy, so nothing is to be done for it.
     ///
     /// # Errors
-    /// `InvalidResourceId`; `Unspec` without backing; `InvalidParameter` if the rectangle leaves
-    /// the resource or its bytes the backing: then nothing is copied.
+    /// `InvalidResourceId`; `Unspec` without backing; `InvalidParameter` for a 3D resource, or if the
+    /// rectangle leaves the resource or its bytes the backing: then nothing is copied.
     pub(super) fn transfer_to_host_2d(
         &mut self,
         id: ResourceId,
@@ -118,8 +125,10 @@ impl State {
     ) -> Result<Reply, GpuError> {
         let resource = self.resources.get_mut(id)?;
         let backing = resource.backing.as_ref().ok_or(GpuError::Unspec)?;
-        let Storage::Image(image) = &mut resource.storage else {
-            return Ok(Reply::OkNoData);
+        let image = match &mut resource.storage {
+            Storage::Image(image) => image,
+            Storage::GuestBlob { .. } | Storage::HostBlob(_) => return Ok(Reply::OkNoData),
+            Storage::Rendered(_) => return Err(GpuError::InvalidParameter),
         };
         if !rect.fits_in(image.size()) {
             return Err(GpuError::InvalidParameter);

@@ -8,6 +8,7 @@
 
 pub mod alloc;
 pub mod effective;
+pub mod exported;
 pub mod fact;
 pub mod facts;
 pub mod flush;

@@ -77,7 +77,9 @@ pub fn expected_traits(gpu: &Gpu) -> Option<Traits> {
 #[must_use]
 pub fn with_proof(traits: Traits, facts: &Facts) -> Traits {
     let gpus = facts.gpus.value();
-    let proved = gpus.is_some_and(|gpus| gpus.iter().all(|gpu| gpu.always_snoops.is_yes()));
+    // Where no GPU is seen one may still be there: a renderer's memory comes from somewhere.
+    let proved = gpus
+        .is_some_and(|gpus| !gpus.is_empty() && gpus.iter().all(|gpu| gpu.always_snoops.is_yes()));
     let snooping = match traits.snooping {
         Snooping::No | Snooping::Unknown if proved => Snooping::Yes,
         as_it_is => as_it_is,
@@ -178,6 +180,12 @@ mod tests {
         gpus.push(second);
         facts.gpus = Fact::known(gpus, "");
         assert_eq!(offers(&facts)[0].traits.snooping, Snooping::No);
+        facts.gpus = Fact::known(Vec::new(), "");
+        let unknown = Traits {
+            snooping: Snooping::Unknown,
+            ..CPUS_ONLY
+        };
+        assert_eq!(with_proof(unknown, &facts), unknown);
         facts.gpus = Fact::unknown("");
         let traits = Traits {
             snooping: Snooping::Unknown,

@@ -11,6 +11,7 @@ use nosnoop_protocol::ids::BlobId;
 
 use super::PAGE_SIZE;
 use super::alloc::{AllocError, Allocator, Handout, HostMemory, Want};
+use super::exported::{self, ExportError};
 use super::facts::Facts;
 use super::flush::Flusher;
 use super::kind::Traits;
@@ -18,6 +19,7 @@ use super::offer::with_proof;
 use super::plan::{Noncoherent, Plan, PlatformFacts, Policy, Refusal, VmmFacts, VmmMemtype, plan};
 use super::planned::PlannedMemory;
 use super::quarantine::{Kept, Quarantine};
+use crate::render::ExportedBlob;
 
 /// Where `--blob-memory=udmabuf` allocates.
 const UDMABUF: &str = "/dev/udmabuf";
@@ -76,6 +78,8 @@ pub struct Source {
     choice: Choice,
     /// What is known of the host; plain memory is mapped the same way on any.
     facts: Option<Facts>,
+    /// The same, for a renderer's memory.
+    host: OnceLock<Option<Facts>>,
     /// What the allocator's memory is like, by a page of it.
     sample: Traits,
     quarantine: Arc<Quarantine>,
@@ -116,6 +120,7 @@ impl Source {
             allocator,
             choice,
             facts,
+            host: OnceLock::new(),
             sample,
             quarantine: Arc::new(Quarantine::new(flusher)),
             map_infos: [const { OnceLock::new() }; 2],
@@ -175,6 +180,29 @@ impl Source {
         Ok(image)
     }
 
+    /// Plans how memory that a renderer has exported may be mapped: `len` bytes, a page multiple.
+    ///
+    /// # Errors
+    /// It is of no kind that can be mapped, or shorter.
+    pub fn exported(
+        &self,
+        blob: ExportedBlob,
+        len: u64,
+        acked: bool,
+    ) -> Result<PlannedMemory, ExportError> {
+        let memory = exported::memory(blob, len)?;
+        let facts = self.facts.as_ref().or_else(|| {
+            let host = self.host.get_or_init(|| Facts::of_this_machine().ok());
+            host.as_ref()
+        });
+        let plan = self.plan_on(facts, &memory.traits(), acked);
+        if let Some(summary) = plan.why().first() {
+            log::debug!("{len} bytes from the renderer: {summary}");
+        }
+        let quarantine = Arc::clone(&self.quarantine);
+        Ok(PlannedMemory::new(memory, plan, quarantine))
+    }
+
     /// What is gone for the guest but kept, as it cannot be flushed.
     #[must_use]
     pub fn kept(&self) -> Kept {
@@ -211,7 +239,11 @@ impl Source {
         if let Some(cache) = super::test_memtype::announced(id) {
             return Plan::announced(cache);
         }
-        let (platform, traits) = match &self.facts {
+        self.plan_on(self.facts.as_ref(), traits, acked)
+    }
+
+    fn plan_on(&self, facts: Option<&Facts>, traits: &Traits, acked: bool) -> Plan {
+        let (platform, traits) = match facts {
             Some(facts) => (facts.into(), with_proof(*traits, facts)),
             None => (PlatformFacts::unknown("not asked for"), *traits),
         };

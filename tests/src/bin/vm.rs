@@ -11,9 +11,11 @@ use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
 use nosnoop_tests::lab::driver_tests::{self, Column, List, Report};
+use nosnoop_tests::lab::gl::GlRoot;
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::read_report;
 use nosnoop_tests::lab::root::Root;
+use nosnoop_tests::lab::programs::Profile;
 use nosnoop_tests::lab::{LabError, Result, bench, say};
 use nosnoop_tests::results::{self, Places, Results};
 
@@ -33,6 +35,9 @@ struct Arguments {
 enum What {
     /// Finds QEMU and a kernel, or builds the cached root with them, and says where they are.
     Root,
+    /// Finds software OpenGL and virglrenderer, or builds the cached root with them, builds the
+    /// daemon with a 3D renderer, and says where they are.
+    GlRoot,
     /// Boots once, runs one task, prints what the guest says.
     Boot(Boot),
     /// Runs real driver tests (igt-gpu-tools, libdrm's programs) on our daemon and on QEMU's own
@@ -180,6 +185,16 @@ fn root() -> Result<()> {
     Ok(())
 }
 
+fn gl_root() -> Result<()> {
+    let gl = GlRoot::find_or_fetch()?;
+    println!("OpenGL and virglrenderer: {}", gl.folder().display());
+    for (name, value) in gl.environment() {
+        println!("{name}={}", value.display());
+    }
+    println!("the daemon: {}", gl.daemon(Profile::Release)?.display());
+    Ok(())
+}
+
 fn boot(boot: &Boot) -> Result<()> {
     let lab = Lab::prepare()?;
     let mut options = ONE_MACHINE.to_vec();
@@ -241,6 +256,7 @@ fn bench(arguments: &Bench) -> Result<()> {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         What::Root => root(),
+        What::GlRoot => gl_root(),
         What::Boot(arguments) => boot(&arguments),
         What::Conform(arguments) => conform(&arguments),
         What::Bench(arguments) => bench(&arguments),

@@ -22,7 +22,14 @@ impl Rig {
     /// # Errors
     /// Any step that failed.
     pub fn start(args: &[&str], options: &SessionOptions) -> Result<Self> {
-        let daemon = Daemon::start(args)?;
+        Self::on(Daemon::start(args)?, options)
+    }
+
+    /// Brings a device up on a daemon that has been started.
+    ///
+    /// # Errors
+    /// Any step that failed.
+    pub fn on(daemon: Daemon, options: &SessionOptions) -> Result<Self> {
         let session = Session::connect(daemon.socket(), options)?;
         Ok(Rig {
             session,

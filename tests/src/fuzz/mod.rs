@@ -170,7 +170,7 @@ impl Guest {
                 random: Mutex::new(Random::new(random.bits())),
             }),
         });
-        let device = Device::new(LIMITS, display, shared);
+        let device = Device::new(LIMITS, display, shared, None);
         let mut guest = Self {
             random,
             memory,

@@ -1,5 +1,5 @@
 //! Fills a folder with packages from the machine's own Debian archive: no root rights, no chroot, no
-//! package scripts. One recipe is for QEMU and a kernel, one for the kernel's headers.
+//! package scripts. One recipe is for QEMU and a kernel, the others for what some tests need beside.
 //!
 //! A private apt configuration with an empty package database works out and downloads the packages
 //! (signatures checked with the Debian archive's keyring), `dpkg-deb -x` unpacks them. The
@@ -64,6 +64,40 @@ pub(super) const DRIVER_TESTS: Recipe = Recipe {
     packages: &["igt-gpu-tools-tests", "libdrm-tests"],
     unused: &["etc", "usr/share", "var"],
     what: "igt-gpu-tools and libdrm's test programs (30 MB)",
+};
+
+/// OpenGL in software, of the same suite: what the daemon with a 3D renderer is built and run with, and
+/// what a guest draws with. piglit's and Mesa's programs need no display server as they are used here.
+pub(super) const GL: Recipe = Recipe {
+    version: 1,
+    suite: "forky",
+    packages: &[
+        "libvirglrenderer-dev",
+        "virgl-server",
+        "libegl1",
+        "libegl-mesa0",
+        "libgl1",
+        "libgl1-mesa-dri",
+        "libgles2",
+        "libopengl0",
+        "libgbm1",
+        "libdrm2",
+        "mesa-vulkan-drivers",
+        "vulkan-tools",
+        "kmscube",
+        "glmark2-es2-drm",
+        "mesa-utils",
+        "mesa-utils-bin",
+        "piglit",
+    ],
+    unused: &[
+        "usr/share/doc",
+        "usr/share/icons",
+        "usr/share/iso-codes",
+        "usr/share/locale",
+        "usr/share/man",
+    ],
+    what: "Mesa, virglrenderer and GL's test programs (150 MB)",
 };
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

@@ -24,6 +24,7 @@ pub mod chain;
 pub mod date;
 pub mod demo;
 pub mod driver_tests;
+pub mod gl;
 pub mod headers;
 pub mod initramfs;
 pub mod lines;

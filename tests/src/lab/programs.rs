@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use super::{LabError, Result, say};
 
 const PACKAGE: &str = "nosnoop-guest";
-const DAEMON: &str = "nosnoop-gpu";
+pub(super) const DAEMON: &str = "nosnoop-gpu";
 
 /// The target whose C library can be linked into a program as a whole.
-const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(super) const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Our daemon with a feature that only test builds have. There are only debug builds of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +53,21 @@ pub fn target_folder() -> PathBuf {
 
 /// A `cargo build` with a target folder of its own.
 fn cargo_build(target: &Path) -> Command {
+    cargo("build", target)
+}
+
+/// A quiet command of cargo with a target folder of its own.
+pub(super) fn cargo(what: &str, target: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .args(["build", "--quiet"])
+        .args([what, "--quiet"])
         .current_dir(workspace())
         .env("CARGO_TARGET_DIR", target)
         .stdin(Stdio::null());
     command
 }
 
-fn run(command: &mut Command, what: &str) -> Result<()> {
+pub(super) fn run(command: &mut Command, what: &str) -> Result<()> {
     say(format_args!("building {what}"));
     let status = command
         .status()

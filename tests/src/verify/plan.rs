@@ -15,6 +15,10 @@ const TESTS_PACKAGE: &str = "nosnoop-tests";
 /// Name of the test target that needs a virtual machine.
 const VM_TARGET: &str = "vm";
 
+/// What the names of test targets begin with that need the daemon with a 3D renderer, and software
+/// OpenGL.
+const VIRGL_TARGETS: &str = "virgl";
+
 /// The tests that run the conformance cases against the daemon with each planted bug.
 const PLANTED_TARGET: &str = "planted";
 
@@ -249,7 +253,9 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
         &["test", "--workspace", "--no-fail-fast", "--lib", "--bins"],
     )
     .with("NOSNOOP_GPU_BIN", workspace.daemon("debug"));
-    let of_own = |target: &&String| [VM_TARGET, PLANTED_TARGET].contains(&target.as_str());
+    let of_own = |target: &&String| {
+        [VM_TARGET, PLANTED_TARGET].contains(&target.as_str()) || target.starts_with(VIRGL_TARGETS)
+    };
     for target in workspace.test_targets.iter().filter(|t| !of_own(t)) {
         tests
             .arguments
@@ -316,6 +322,25 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
             .with("NOSNOOP_GPU_BIN", workspace.daemon("debug"))
             .with(TEST_BUGS.variable, workspace.test_daemon(TEST_BUGS)),
     );
+
+    // One at a time: a software renderer takes every processor, and deadlines count. They fetch the root with
+    // OpenGL and build the daemon themselves.
+    let mut virgl = Step::new(
+        "virgl",
+        Tests,
+        60,
+        &["test", "-p", TESTS_PACKAGE, "--no-fail-fast"],
+    );
+    let targets = workspace.test_targets.iter();
+    for target in targets.filter(|name| name.starts_with(VIRGL_TARGETS)) {
+        virgl
+            .arguments
+            .extend(["--test".to_owned(), target.clone()]);
+    }
+    virgl
+        .arguments
+        .extend(["--", "--show-output", "--test-threads=1"].map(str::to_owned));
+    steps.push(virgl);
 
     let fuzz = [
         "run",
@@ -430,7 +455,9 @@ mod tests {
         Workspace {
             root: PathBuf::from("/w"),
             target: PathBuf::from("/w/target"),
-            test_targets: vec!["two_d".to_owned(), "vm".to_owned()],
+            test_targets: ["two_d", "virgl", "virgl_draws", "vm"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 
@@ -465,6 +492,9 @@ mod tests {
         assert!(!test.arguments.contains(&"vm".to_owned()));
         let vm = steps.iter().find(|s| s.name == "vm").unwrap();
         assert_eq!(vm.kind, Kind::Tests);
+        let virgl = steps.iter().find(|s| s.name == "virgl").unwrap();
+        let targets = "--test virgl --test virgl_draws -- --show-output --test-threads=1";
+        assert!(virgl.command_line().ends_with(targets));
     }
 
     #[test]

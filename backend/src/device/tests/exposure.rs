@@ -111,7 +111,7 @@ impl Life {
         };
         let display = Arc::new(Display::new(Vec::new()));
         let life = Self {
-            device: Device::new(Limits::default(), display, Some(shared)),
+            device: Device::new(Limits::default(), display, Some(shared), None),
             mapper,
         };
         life.create();
@@ -137,7 +137,7 @@ impl Life {
         let steps = Arc::clone(&self.mapper.steps);
         match self
             .device
-            .control(&command, &memory, &mut Batch::default())
+            .control(&command, None, &memory, &mut Batch::default())
         {
             Verdict::Done(result) => lock(&steps).push(Step::Told(result)),
             Verdict::Parked(ticket) => self.device.when_done(

@@ -46,7 +46,7 @@ impl HostMemory {
     ///
     /// # Errors
     /// As [`HostMemory::new`], and when the dma-buf is smaller.
-    pub(super) fn dma_buf(fd: OwnedFd, len: u64, traits: Traits) -> io::Result<Self> {
+    pub(in crate::memory) fn dma_buf(fd: OwnedFd, len: u64, traits: Traits) -> io::Result<Self> {
         if rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))? < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -1,0 +1,196 @@
+//! OpenGL in software and virglrenderer, from a folder of Debian packages of their own: what the daemon
+//! with a 3D renderer is built and run with where the machine has neither, and what guests draw with.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use super::programs::{self, DAEMON, GUEST_TARGET, Profile};
+use super::root::{self, Program};
+use super::{LabError, Result, apt};
+
+/// The environment variable that names a daemon with a 3D renderer: a program or script that runs by
+/// itself.
+pub const DAEMON_VARIABLE: &str = "NOSNOOP_GPU_VIRGL_BIN";
+
+/// Where Debian has its libraries.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+const LOADER: &str = "ld-linux-x86-64.so.2";
+
+/// The oldest virglrenderer that will do.
+const OLDEST: (u32, u32) = (1, 3);
+
+/// The folder with the packages' files.
+#[derive(Clone, Debug)]
+pub struct GlRoot {
+    folder: PathBuf,
+}
+
+impl GlRoot {
+    /// The cached folder; the packages are fetched first when it is not there.
+    ///
+    /// # Errors
+    /// [`LabError::Unavailable`] where they cannot be had.
+    pub fn find_or_fetch() -> Result<Self> {
+        let folder = root::cached("gl", &apt::GL, |fresh| {
+            let file = fresh.join(LIBRARIES).join("pkgconfig/virglrenderer.pc");
+            let text = fs::read_to_string(&file).map_err(LabError::context(file.display()))?;
+            match parse_version(&text) {
+                Some(found) if found >= OLDEST => {
+                    Ok(format!("virglrenderer {}.{} and Mesa", found.0, found.1))
+                }
+                other => Err(LabError::failed(format!(
+                    "the virglrenderer that was fetched is not 1.3 or newer: {other:?}"
+                ))),
+            }
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// The folder that stands for the root of a file system.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder with the libraries.
+    #[must_use]
+    pub fn libraries(&self) -> PathBuf {
+        self.folder.join(LIBRARIES)
+    }
+
+    /// The dynamic loader that belongs to the libraries.
+    #[must_use]
+    pub fn loader(&self) -> PathBuf {
+        self.libraries().join(LOADER)
+    }
+
+    /// A program of the packages, such as `usr/bin/eglinfo`, with what it needs to run on this machine;
+    /// it also needs [`Self::environment`].
+    #[must_use]
+    pub fn program(&self, path: &str) -> Program {
+        let libraries = self.libraries().display().to_string();
+        Program::with_loader(&self.folder.join(path), &self.loader(), &libraries)
+    }
+
+    /// The environment in which the libraries find each other outside of their root.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let share = self.folder.join("usr/share");
+        let libraries = self.libraries();
+        vec![
+            // libglvnd: which EGL there is.
+            (
+                "__EGL_VENDOR_LIBRARY_DIRS",
+                share.join("glvnd/egl_vendor.d"),
+            ),
+            ("LIBGL_DRIVERS_PATH", libraries.join("dri")),
+            ("GBM_BACKENDS_PATH", libraries.join("gbm")),
+            ("VK_DRIVER_FILES", share.join("vulkan/icd.d/lvp_icd.json")),
+            ("DRIRC_CONFIGDIR", share.join("drirc.d")),
+        ]
+    }
+
+    /// Our daemon with its 3D renderer, built against these libraries: a script that runs it with them
+    /// and their environment, so that it can be used like any program. What the environment variable
+    /// names, if that is set.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub fn daemon(&self, profile: Profile) -> Result<PathBuf> {
+        if let Some(path) = env::var_os(DAEMON_VARIABLE) {
+            return Ok(path.into());
+        }
+        let mut command = self.cargo("build");
+        let folder = match profile {
+            Profile::Release => {
+                command.arg("--release");
+                "release"
+            }
+            Profile::Quick => "debug",
+        };
+        programs::run(&mut command, "the daemon with a 3D renderer")?;
+        let folder = target_folder().join(GUEST_TARGET).join(folder);
+        self.script(&folder.join(DAEMON), &folder.join("nosnoop-gpu-virgl"))
+    }
+
+    /// A cargo command, with quiet output, for our daemon with its 3D renderer. What it builds finds these
+    /// libraries by itself, but not all of those that they load later.
+    #[must_use]
+    pub fn cargo(&self, what: &str) -> Command {
+        let mut command = programs::cargo(what, &target_folder());
+        let libraries = self.libraries();
+        // The loader that belongs to the libraries: the machine's own may be too old for them. A target
+        // that is named leaves build scripts, which run in between, without these flags.
+        let linker = format!(
+            "-Clink-arg=-Wl,--dynamic-linker={},--disable-new-dtags,-rpath,{}",
+            self.loader().display(),
+            libraries.display()
+        );
+        command
+            .args(["--package", DAEMON, "--features", "virgl"])
+            .args(["--target", GUEST_TARGET])
+            .env("CARGO_ENCODED_RUSTFLAGS", linker)
+            .env("PKG_CONFIG_LIBDIR", libraries.join("pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", &self.folder)
+            .env_remove("PKG_CONFIG_PATH");
+        command
+    }
+
+    /// Writes the script that runs a program which was built against these libraries.
+    fn script(&self, program: &Path, script: &Path) -> Result<PathBuf> {
+        let mut text = "#!/bin/sh\n".to_owned();
+        for (name, value) in self.environment() {
+            // What the caller has set counts.
+            let value = quoted(&value);
+            text.push_str(&format!(
+                "[ \"${{{name}+set}}\" ] || export {name}={value}\n"
+            ));
+        }
+        // Here not: cargo sets this for the tests that it runs.
+        let libraries = quoted(&self.libraries());
+        text.push_str(&format!("export LD_LIBRARY_PATH={libraries}\n"));
+        text.push_str(&format!("exec {} \"$@\"\n", quoted(program)));
+        // Not in place: another test may be running the old one.
+        let new = script.with_extension(std::process::id().to_string());
+        fs::write(&new, text).map_err(LabError::context(new.display()))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
+            .and_then(|()| fs::rename(&new, script))
+            .map_err(LabError::context(script.display()))?;
+        Ok(script.to_owned())
+    }
+}
+
+/// Where everything with the feature is built: in the usual folder it would take the place of the daemon
+/// that all other tests use.
+fn target_folder() -> PathBuf {
+    programs::target_folder().join("virgl")
+}
+
+/// A path as a word of the shell's.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// Major and minor version in a file of pkg-config.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Version:"))?;
+    let mut numbers = line.trim().split('.').map_while(|part| part.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let text = "prefix=/usr\n\nName: virglrenderer\nVersion: 1.3.0\nCflags: -I/x\n";
+        assert_eq!(parse_version(text), Some((1, 3)));
+        assert_eq!(parse_version("Name: virglrenderer\n"), None);
+    }
+}
