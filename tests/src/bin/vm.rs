@@ -12,10 +12,10 @@ use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
 use nosnoop_tests::lab::driver_tests::{self, Column, List, Report};
 use nosnoop_tests::lab::gl::GlRoot;
+use nosnoop_tests::lab::programs::Profile;
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::read_report;
 use nosnoop_tests::lab::root::Root;
-use nosnoop_tests::lab::programs::Profile;
 use nosnoop_tests::lab::{LabError, Result, bench, say};
 use nosnoop_tests::results::{self, Places, Results};
 
