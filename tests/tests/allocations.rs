@@ -178,7 +178,7 @@ impl Guest {
             mapper: Arc::new(Obliging),
             source: Arc::new(source.unwrap()),
         };
-        let device = Device::new(Limits::default(), screens, Some(shared_memory));
+        let device = Device::new(Limits::default(), screens, Some(shared_memory), None);
         let memory = SharedGuestMemory::new(ram.map());
         let mut control = SplitRing::new(&ram, 0, 256, true)?;
         let mut cursor = SplitRing::new(&ram, 1, 16, true)?;
