@@ -13,6 +13,7 @@ use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
 use nosnoop_tests::lab::driver_tests::{self, Column, List, Report};
 use nosnoop_tests::lab::gl::GlRoot;
+use nosnoop_tests::lab::gl_guest::{self, Gl, GlLab, Plan, piglit};
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::write_report;
 use nosnoop_tests::lab::root::Root;
@@ -38,6 +39,11 @@ enum What {
     /// Runs real driver tests (igt-gpu-tools, libdrm's programs) on our daemon and on QEMU's own
     /// virtio-gpu and compares them.
     Conform(Conform),
+    /// Runs OpenGL's programs (eglinfo, glmark2, kmscube) in a guest, on our daemon with virgl and on
+    /// other devices, and compares them.
+    Gl(GlArguments),
+    /// Runs a fixed list of piglit's tests in a guest and on llvmpipe directly, and compares them.
+    Piglit(PiglitArguments),
     /// Runs the bench and idle tasks on several backends by turns and compares them.
     Bench(Bench),
 }
@@ -93,6 +99,29 @@ struct Bench {
     rounds: u64,
 }
 
+#[derive(Args)]
+struct GlArguments {
+    /// The devices: ours, vhost-user-gpu, in-process, guest-software.
+    #[arg(long, value_delimiter = ',', default_value = "ours,vhost-user-gpu,in-process,guest-software", value_parser = gl_device)]
+    devices: Vec<Gl>,
+    /// The scenes of glmark2, as its option -b wants them, without their duration.
+    #[arg(long, value_delimiter = ' ', default_values = gl_guest::SCENES)]
+    scenes: Vec<String>,
+    /// Seconds for each scene.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Frames of kmscube; 0 leaves it out.
+    #[arg(long, default_value_t = 300)]
+    frames: u32,
+}
+
+#[derive(Args)]
+struct PiglitArguments {
+    /// The guest's device, as for `cargo vm gl`; explanations are about ours.
+    #[arg(long, default_value = "ours", value_parser = gl_device)]
+    device: Gl,
+}
+
 fn task(name: &str) -> std::result::Result<Task, String> {
     Task::from_name(name).ok_or_else(|| format!("'{name}' is no task"))
 }
@@ -107,6 +136,44 @@ fn device(name: &str) -> std::result::Result<Device, String> {
 
 fn column(name: &str) -> std::result::Result<Column, String> {
     Column::from_name(name).ok_or_else(|| format!("'{name}' is no device of the driver tests"))
+}
+
+fn gl_device(name: &str) -> std::result::Result<Gl, String> {
+    Gl::from_name(name).ok_or_else(|| format!("'{name}' is no device of the OpenGL runs"))
+}
+
+fn gl(arguments: &GlArguments) -> Result<()> {
+    let lab = GlLab::prepare()?;
+    let folder = results("vm-gl")?;
+    let plan = Plan {
+        devices: arguments.devices.clone(),
+        scenes: arguments.scenes.clone(),
+        seconds: arguments.seconds,
+        frames: arguments.frames,
+    };
+    let measurement = gl_guest::run(&lab, &plan, &folder);
+    println!("{}", measurement.markdown());
+    write_report(&measurement, &folder.join("gl.json"))?;
+    write(&folder, "gl.md", &measurement.markdown())
+}
+
+fn piglit(arguments: &PiglitArguments) -> Result<()> {
+    let lab = GlLab::prepare()?;
+    let comparison = piglit::run(&lab, arguments.device)?;
+    let text = comparison.markdown()?;
+    println!("{text}");
+    let folder = results("vm-gl")?;
+    write_report(&comparison, &folder.join("piglit.json"))?;
+    write(&folder, "piglit.md", &text)?;
+    let problems = comparison.problems()?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    println!("{}", problems.join("\n"));
+    Err(LabError::failed(format!(
+        "{} tests are not as explained in tests/src/lab/gl_guest/piglit.toml",
+        problems.len()
+    )))
 }
 
 fn conform(arguments: &Conform) -> Result<()> {
@@ -239,6 +306,8 @@ fn main() -> ExitCode {
         What::GlRoot => gl_root(),
         What::Boot(arguments) => boot(&arguments),
         What::Conform(arguments) => conform(&arguments),
+        What::Gl(arguments) => gl(&arguments),
+        What::Piglit(arguments) => piglit(&arguments),
         What::Bench(arguments) => bench(&arguments),
     };
     match result {
