@@ -1,6 +1,6 @@
 //! OpenGL in a guest, by virgl on software Mesa.
 
-use nosnoop_tests::lab::gl_guest::{self, Gl, GlLab, Plan};
+use nosnoop_tests::lab::gl_guest::{self, Gl, GlLab, Plan, piglit};
 use nosnoop_tests::lab::picture::Picture;
 
 use super::*;
@@ -45,4 +45,15 @@ fn linux_draws_by_virgl_and_the_picture_is_on_the_screen() {
     let corners = [at(0, 0), at(639, 0), at(0, 479), at(639, 479)];
     assert_eq!(corners, [0x80_8080; 4]);
     assert_ne!(at(320, 240), 0x80_8080);
+}
+
+#[test]
+fn piglit_ends_by_virgl_as_it_does_on_llvmpipe_or_as_explained() {
+    let Some((lab, _turn)) = prepared(GlLab::prepare) else {
+        return;
+    };
+    let comparison = piglit::run(&lab, Gl::Ours).unwrap();
+    println!("{}", comparison.markdown().unwrap());
+    assert_eq!(comparison.verdicts.len(), piglit::list().len());
+    assert_eq!(comparison.problems().unwrap(), Vec::<String>::new());
 }
