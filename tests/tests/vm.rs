@@ -16,6 +16,8 @@
 mod chain;
 #[path = "vm/drivers.rs"]
 mod drivers;
+#[path = "vm/gl.rs"]
+mod gl;
 #[path = "vm/mappings.rs"]
 mod mappings;
 

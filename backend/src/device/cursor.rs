@@ -73,11 +73,10 @@ impl Device {
         let mut argb = [0; BYTES];
         let rendered = self.state().read_cursor(id, memory, &mut argb)?;
         if let Some(format) = rendered {
-            self.read_back(id, Rect::from_size(SIZE), |first, pixels| {
-                let at = usize::try_from(first).unwrap_or(0).saturating_mul(ROW);
-                format.to_argb_le(pixels, argb.get_mut(at..).unwrap_or_default());
-                Ok(())
-            })?;
+            let mut pixels = self.read_back(id, Rect::from_size(SIZE))?;
+            for (y, into) in (0..EDGE).zip(argb.chunks_exact_mut(ROW)) {
+                format.to_argb_le(pixels.row(y)?, into);
+            }
         }
         if planted(Bug::CursorOpaque) {
             argb.iter_mut()

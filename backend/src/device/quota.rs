@@ -46,7 +46,8 @@ pub const MAX_RENDER_SUBMIT: usize = 512 << 10;
 pub const MAX_RENDERED_CONTEXTS: usize = 256;
 
 /// Bytes that are read back from the renderer at a time for a display: a picture of 1920 x 1080, so that
-/// most are read at once. Kept from one to the next, and counted by no quota.
+/// most are read before the display's picture is locked. Kept from one to the next, and counted by no
+/// quota.
 pub const READ_BACK_BYTES: u32 = 8 << 20;
 
 /// Commands on one blob that may wait for the front-end's answer on an earlier one. A driver has one

@@ -237,69 +237,102 @@ impl Device {
             (format, state.scanouts.damages(id, rect))
         };
         for (scanout, part, damage) in damages {
-            let row = usize::try_from(part.width).unwrap_or(usize::MAX);
-            let row = row.saturating_mul(4);
-            self.read_back(id, part, |first, pixels| {
-                let top = damage.y.saturating_add(first);
-                let rows = u32::try_from(pixels.len().checked_div(row).unwrap_or(0));
-                let band = Rect {
-                    y: top,
-                    height: rows.unwrap_or(0),
-                    ..damage
-                };
-                self.display.update(scanout, band, |y, xrgb| {
-                    let at = usize::try_from(y.saturating_sub(top)).unwrap_or(usize::MAX);
-                    let from = pixels.get(at.saturating_mul(row)..).unwrap_or_default();
-                    format.to_xrgb_le(from, xrgb);
-                    Ok(())
-                })
+            let mut pixels = self.read_back(id, part)?;
+            // One update, however large: no display shows a part of it.
+            self.display.update(scanout, damage, |y, xrgb| {
+                format.to_xrgb_le(pixels.row(y.saturating_sub(damage.y))?, xrgb);
+                Ok(())
             })?;
         }
         Ok(Reply::OkNoData)
     }
 
-    /// Reads a 3D resource that is a picture, some rows at a time: `take` gets the first one's number
-    /// in `rect`, and the pixels.
+    /// Begins to read a part of a 3D resource that is a picture. The first rows have been read then, and
+    /// most parts have no others.
     ///
     /// # Errors
-    /// `Unspec` if the renderer does not give them; else the first error of `take`.
-    pub(super) fn read_back(
-        &self,
-        id: ResourceId,
-        rect: Rect,
-        mut take: impl FnMut(u32, &[u8]) -> Result<(), GpuError>,
-    ) -> Result<(), GpuError> {
-        let renderer = self.renderer()?;
-        let row = rect.width.saturating_mul(Format::BYTES_PER_PIXEL);
-        let most = READ_BACK_BYTES.checked_div(row).unwrap_or(0).max(1);
-        let mut done = 0;
-        while done < rect.height {
-            let band = Rect {
-                y: rect.y.saturating_add(done),
-                height: most.min(rect.height.saturating_sub(done)),
-                ..rect
-            };
-            let bytes = u64::from(row).saturating_mul(u64::from(band.height));
-            let bytes = usize::try_from(bytes).map_err(|_| GpuError::OutOfMemory)?;
-            let mut pixels = std::mem::take(&mut *lock(&self.pixels));
-            pixels.resize(bytes, 0);
-            let read = renderer.call("a read-back", move |it| {
-                it.read(id, band, &mut pixels)?;
-                Ok(pixels)
-            });
-            let pixels = read.map_err(|error| refused("a read-back", &error))?;
-            let taken = take(done, &pixels);
-            *lock(&self.pixels) = pixels;
-            taken?;
-            done = done.saturating_add(band.height);
-        }
-        Ok(())
+    /// `Unspec` if the renderer does not give them.
+    pub(super) fn read_back(&self, id: ResourceId, rect: Rect) -> Result<ReadBack<'_>, GpuError> {
+        let mut pixels = ReadBack {
+            device: self,
+            id,
+            rect,
+            pixels: std::mem::take(&mut *lock(&self.pixels)),
+            first: 0,
+            rows: 0,
+        };
+        pixels.read(0)?;
+        Ok(pixels)
     }
 
     /// # Errors
     /// `Unspec` without one.
     pub(super) fn renderer(&self) -> Result<&Arc<RenderThread>, GpuError> {
         self.renderer.as_ref().ok_or(GpuError::Unspec)
+    }
+}
+
+/// A part of a 3D resource, read some rows at a time as they are asked for.
+pub(super) struct ReadBack<'a> {
+    device: &'a Device,
+    id: ResourceId,
+    rect: Rect,
+    pixels: Vec<u8>,
+    /// The first of the rows in `pixels`, counted from the top of `rect`.
+    first: u32,
+    rows: u32,
+}
+
+impl ReadBack<'_> {
+    /// The pixels of a row, counted from the top of the part.
+    ///
+    /// # Errors
+    /// `Unspec` if the renderer does not give them, or there is no such row.
+    pub(super) fn row(&mut self, y: u32) -> Result<&[u8], GpuError> {
+        if !(self.first..self.first.saturating_add(self.rows)).contains(&y) {
+            self.read(y)?;
+        }
+        let at = usize::try_from(y.saturating_sub(self.first)).map_err(|_| GpuError::Unspec)?;
+        let bytes = usize::try_from(self.row_bytes()).map_err(|_| GpuError::Unspec)?;
+        let mut rows = self.pixels.chunks_exact(bytes.max(1));
+        rows.nth(at).ok_or(GpuError::Unspec)
+    }
+
+    fn row_bytes(&self) -> u32 {
+        self.rect.width.saturating_mul(Format::BYTES_PER_PIXEL)
+    }
+
+    /// Reads rows from this one on.
+    fn read(&mut self, first: u32) -> Result<(), GpuError> {
+        let left = self.rect.height.saturating_sub(first);
+        let most = READ_BACK_BYTES.checked_div(self.row_bytes()).unwrap_or(0);
+        let rows = left.min(most.max(1));
+        let bytes = u64::from(self.row_bytes()).saturating_mul(u64::from(rows));
+        let bytes = usize::try_from(bytes).map_err(|_| GpuError::OutOfMemory)?;
+        let (id, band) = (
+            self.id,
+            Rect {
+                y: self.rect.y.saturating_add(first),
+                height: rows,
+                ..self.rect
+            },
+        );
+        let mut pixels = std::mem::take(&mut self.pixels);
+        pixels.resize(bytes, 0);
+        self.rows = 0;
+        let read = self.device.renderer()?.call("a read-back", move |it| {
+            it.read(id, band, &mut pixels)?;
+            Ok(pixels)
+        });
+        self.pixels = read.map_err(|error| refused("a read-back", &error))?;
+        (self.first, self.rows) = (first, rows);
+        Ok(())
+    }
+}
+
+impl Drop for ReadBack<'_> {
+    fn drop(&mut self) {
+        *lock(&self.device.pixels) = std::mem::take(&mut self.pixels);
     }
 }
 

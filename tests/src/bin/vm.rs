@@ -12,6 +12,7 @@ use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
 use nosnoop_tests::lab::driver_tests::{self, Column, List, Report};
 use nosnoop_tests::lab::gl::GlRoot;
+use nosnoop_tests::lab::gl_guest::{self, Gl, GlLab, Plan, piglit};
 use nosnoop_tests::lab::programs::Profile;
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::read_report;
@@ -22,6 +23,8 @@ use nosnoop_tests::results::{self, Places, Results};
 /// The folders of the results, and a document's sections for them.
 const BENCH: &str = "vm-bench";
 const CONFORM: &str = "vm-conform";
+const GL: &str = "vm-gl";
+const PIGLIT: &str = "vm-piglit";
 
 /// Boots a Linux guest on a virtio-gpu backend.
 #[derive(Parser)]
@@ -43,6 +46,11 @@ enum What {
     /// Runs real driver tests (igt-gpu-tools, libdrm's programs) on our daemon and on QEMU's own
     /// virtio-gpu and compares them.
     Conform(Conform),
+    /// Runs OpenGL's programs (eglinfo, glmark2, kmscube) in a guest, on our daemon with virgl and on
+    /// other devices, and compares them.
+    Gl(GlArguments),
+    /// Runs a fixed list of piglit's tests in a guest and on llvmpipe directly, and compares them.
+    Piglit(PiglitArguments),
     /// Runs the bench and idle tasks on several backends by turns and compares them.
     Bench(Bench),
 }
@@ -114,6 +122,36 @@ struct Bench {
     places: Places,
 }
 
+#[derive(Args)]
+struct GlArguments {
+    /// The devices: ours, vhost-user-gpu, in-process, guest-software.
+    #[arg(long, value_delimiter = ',', default_value = "ours,vhost-user-gpu,in-process,guest-software", value_parser = gl_device)]
+    devices: Vec<Gl>,
+    /// The scenes of glmark2, as its option -b wants them, without their duration.
+    #[arg(long, value_delimiter = ' ', default_values = gl_guest::SCENES)]
+    scenes: Vec<String>,
+    /// Seconds for each scene.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Frames of kmscube; 0 leaves it out.
+    #[arg(long, default_value_t = 300)]
+    frames: u32,
+    /// The folder for the pictures [target/vm-gl].
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Args)]
+struct PiglitArguments {
+    /// The guest's device, as for `cargo vm gl`; explanations are about ours.
+    #[arg(long, default_value = "ours", value_parser = gl_device)]
+    device: Gl,
+    #[command(flatten)]
+    places: Places,
+}
+
 fn task(name: &str) -> std::result::Result<Task, String> {
     Task::from_name(name).ok_or_else(|| format!("'{name}' is no task"))
 }
@@ -128,6 +166,44 @@ fn device(name: &str) -> std::result::Result<Device, String> {
 
 fn column(name: &str) -> std::result::Result<Column, String> {
     Column::from_name(name).ok_or_else(|| format!("'{name}' is no device of the driver tests"))
+}
+
+fn gl_device(name: &str) -> std::result::Result<Gl, String> {
+    Gl::from_name(name).ok_or_else(|| format!("'{name}' is no device of the OpenGL runs"))
+}
+
+fn gl(arguments: &GlArguments) -> Result<()> {
+    let lab = GlLab::prepare()?;
+    let results = Results::at(&arguments.places, GL)?;
+    let pictures = results::folder_at(arguments.pictures.as_deref(), GL)?;
+    let plan = Plan {
+        devices: arguments.devices.clone(),
+        scenes: arguments.scenes.clone(),
+        seconds: arguments.seconds,
+        frames: arguments.frames,
+    };
+    let measurement = gl_guest::run(&lab, &plan, &pictures);
+    let table = measurement.markdown();
+    println!("{table}");
+    results.write(&measurement, &table, &table)
+}
+
+fn piglit(arguments: &PiglitArguments) -> Result<()> {
+    let results = Results::at(&arguments.places, PIGLIT)?;
+    let lab = GlLab::prepare()?;
+    let comparison = piglit::run(&lab, arguments.device)?;
+    let text = comparison.markdown()?;
+    println!("{text}");
+    results.write(&comparison, &text, &text)?;
+    let problems = comparison.problems()?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    println!("{}", problems.join("\n"));
+    Err(LabError::failed(format!(
+        "{} tests are not as explained in tests/src/lab/gl_guest/piglit.toml",
+        problems.len()
+    )))
 }
 
 fn conform(arguments: &Conform) -> Result<()> {
@@ -259,6 +335,8 @@ fn main() -> ExitCode {
         What::GlRoot => gl_root(),
         What::Boot(arguments) => boot(&arguments),
         What::Conform(arguments) => conform(&arguments),
+        What::Gl(arguments) => gl(&arguments),
+        What::Piglit(arguments) => piglit(&arguments),
         What::Bench(arguments) => bench(&arguments),
     };
     match result {

@@ -17,7 +17,7 @@ use super::root::Root;
 use super::usage::{self, Held, Usage};
 use super::{LabError, Result};
 use crate::frontend::Daemon;
-use crate::peers::Peer;
+use crate::peers::{Peer, Prepared};
 
 /// How long a screenshot may take.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(20);
@@ -98,10 +98,19 @@ impl Backend {
         if matches!(peer, Peer::Ours | Peer::TestMemtype) {
             prepared.add_options(options);
         }
+        Self::start_prepared(&prepared)
+    }
+
+    /// Starts a backend that is ready to be started, with its options, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not listen in time.
+    pub fn start_prepared(prepared: &Prepared) -> Result<Self> {
+        let kind = Kind::Process(prepared.peer().clone());
         let daemon = prepared.start().map_err(LabError::context(kind.name()))?;
         Ok(Self {
             daemon: Some(daemon),
-            kind: kind.clone(),
+            kind,
         })
     }
 

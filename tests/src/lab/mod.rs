@@ -25,6 +25,7 @@ pub mod date;
 pub mod demo;
 pub mod driver_tests;
 pub mod gl;
+pub mod gl_guest;
 pub mod headers;
 pub mod initramfs;
 pub mod lines;

@@ -122,6 +122,9 @@ pub enum Device {
     Test,
     /// `virtio-gpu-pci`: QEMU itself is the GPU, there is no backend.
     InProcess,
+    /// `virtio-gpu-gl-pci`: the same with 3D and a screen of this size; the root's QEMU must find
+    /// OpenGL ([`Program::with_more`](super::root::Program::with_more)).
+    InProcessGl(Size),
 }
 
 impl Device {
@@ -137,6 +140,9 @@ impl Device {
                  vq_size=256,config_size=24"
             ),
             Self::InProcess => "virtio-gpu-pci".to_owned(),
+            Self::InProcessGl(Size { width, height }) => {
+                format!("virtio-gpu-gl-pci,xres={width},yres={height}")
+            }
         }
     }
 }
@@ -154,6 +160,8 @@ pub struct Setup {
     pub may_reboot: bool,
     /// What executes the guest's instructions.
     pub accelerator: Accelerator,
+    /// The guest's memory in MiB.
+    pub memory: u32,
 }
 
 impl Setup {
@@ -166,6 +174,7 @@ impl Setup {
             rounds: 100,
             may_reboot: false,
             accelerator: Accelerator::probe(),
+            memory: MEMORY,
         }
     }
 }
@@ -268,6 +277,16 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// When none comes within `limit`, the guest reports a failure, or QEMU or the backend ends.
     pub fn event(&mut self, what: &str, limit: Duration) -> Result<Event> {
+        self.event_while(what, limit, |_| Ok(()))
+    }
+
+    /// As [`Self::event`], and `meanwhile` is done several times a second until it comes.
+    fn event_while(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut meanwhile: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<Event> {
         let start = Instant::now();
         loop {
             // Short waits, so that a dead backend shows at once and not after the limit.
@@ -280,7 +299,7 @@ impl<'a> Machine<'a> {
                     // Firmware and boot loader may write there too.
                     None => continue,
                 },
-                Next::Nothing => {}
+                Next::Nothing => meanwhile(self)?,
                 Next::Closed => {
                     let status = self.process.wait(CLOSED_LIMIT);
                     let status =
@@ -304,11 +323,24 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// When the guest does not answer in time, or QEMU or the backend ends.
     pub fn run(&mut self, command: &commands::Command) -> Result<Ran> {
+        self.run_while(command, |_| Ok(()))
+    }
+
+    /// As [`Self::run`], and `meanwhile` is done several times a second until it has ended.
+    ///
+    /// # Errors
+    /// As [`Self::run`], or what `meanwhile` returns.
+    pub fn run_while(
+        &mut self,
+        command: &commands::Command,
+        meanwhile: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<Ran> {
         let line = wire::to_line(command).map_err(LabError::context("a command"))?;
         let sent = self.orders.write_all(line.as_bytes());
         sent.map_err(LabError::context("the guest takes no commands"))?;
         let limit = Duration::from_secs(command.deadline) + RUN_SLACK;
-        match self.event(&format!("{} to end", command.words.join(" ")), limit)? {
+        let what = format!("{} to end", command.words.join(" "));
+        match self.event_while(&what, limit, meanwhile)? {
             Event::Ran { ran } => Ok(ran),
             other => Err(self.complaint(&format!("the guest told {other:?}"))),
         }
@@ -396,13 +428,18 @@ fn command(
     socket: Option<&Path>,
     setup: &Setup,
 ) -> Command {
-    let mut command = base_command(root, setup.accelerator, MEMORY);
+    let mut command = base_command(root, setup.accelerator, setup.memory);
     if !setup.may_reboot {
         command.arg("-no-reboot");
     }
     ports(&mut command, |port| socket_device(port, &folder.join(port)));
     if let Some(socket) = socket {
         command.arg("-chardev").arg(socket_device("vgpu", socket));
+    }
+    if let Device::InProcessGl(_) = setup.device {
+        // The one display with OpenGL that needs neither a GPU nor a display server, given SDL's driver
+        // "offscreen" in the environment.
+        command.args(["-display", "sdl,gl=on"]);
     }
     command.args(["-device", &setup.device.argument("vgpu")]);
     kernel(&mut command, &root.kernel, archive, &parameters(setup));

@@ -40,11 +40,17 @@ pub struct Program {
     path: PathBuf,
     /// The other root's dynamic loader and library folders.
     loader: Option<(PathBuf, String)>,
+    /// Variables of its environment.
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Program {
     fn of_machine(path: PathBuf) -> Self {
-        Self { path, loader: None }
+        Self {
+            path,
+            loader: None,
+            environment: Vec::new(),
+        }
     }
 
     /// A program that runs with the dynamic loader and the library folder named.
@@ -52,7 +58,23 @@ impl Program {
         Self {
             path: path.to_owned(),
             loader: Some((loader.to_owned(), libraries.to_owned())),
+            environment: Vec::new(),
         }
+    }
+
+    /// The same with libraries of another folder, where its own has none, and more variables in its
+    /// environment. A program of the machine itself keeps to the machine's libraries.
+    #[must_use]
+    pub fn with_more(
+        mut self,
+        libraries: &Path,
+        environment: impl IntoIterator<Item = (&'static str, PathBuf)>,
+    ) -> Self {
+        if let Some((_, folders)) = &mut self.loader {
+            folders.push_str(&format!(":{}", libraries.display()));
+        }
+        self.environment.extend(environment);
+        self
     }
 
     /// The dynamic loader, and the shared libraries that the loader finds for the program, each
@@ -86,11 +108,16 @@ impl Program {
     /// A command that runs the program.
     #[must_use]
     pub fn command(&self) -> Command {
-        let Some((loader, libraries)) = &self.loader else {
-            return Command::new(&self.path);
+        let mut command = match &self.loader {
+            None => Command::new(&self.path),
+            Some((loader, libraries)) => {
+                let mut command = Command::new(loader);
+                command.arg("--library-path").arg(libraries).arg(&self.path);
+                command
+            }
         };
-        let mut command = Command::new(loader);
-        command.arg("--library-path").arg(libraries).arg(&self.path);
+        let environment = self.environment.iter();
+        command.envs(environment.map(|(name, value)| (name, value)));
         command
     }
 
@@ -178,6 +205,7 @@ impl Root {
             path.is_file().then(|| Program {
                 path,
                 loader: Some((loader.clone(), library_path(&libraries))),
+                environment: Vec::new(),
             })
         };
         let missing = |what: &str| LabError::failed(format!("{} has no {what}", folder.display()));
