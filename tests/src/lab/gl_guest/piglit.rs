@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::super::demo::wait_for_driver;
 use super::super::gl::GlRoot;
 use super::super::qemu::{Machine, Setup};
-use super::super::{LabError, Result, say};
+use super::super::{LabError, Result, date, say};
 use super::{Gl, GlLab, MEMORY, guest};
 
 /// The tests: paths below piglit's folder of specifications, one a line.
@@ -131,6 +131,8 @@ pub(super) fn add(files: &mut guest::Files, gl: &GlRoot) -> Result<()> {
 /// Each test's verdict on both.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
+    /// How and when it was made.
+    pub heading: String,
     /// The tests with their verdicts: llvmpipe directly, and in the guest on our daemon.
     pub verdicts: Vec<(String, Verdict, Verdict)>,
 }
@@ -173,7 +175,10 @@ impl Comparison {
         for (_, llvmpipe, ours) in &self.verdicts {
             *counts.entry(format!("{llvmpipe} | {ours}")).or_default() += 1;
         }
-        let mut text = "| llvmpipe | ours | tests |\n|---|---|---:|\n".to_owned();
+        let mut text = format!(
+            "{}\n\n| llvmpipe | ours | tests |\n|---|---|---:|\n",
+            self.heading
+        );
         for (pair, count) in counts {
             text.push_str(&format!("| {pair} | {count} |\n"));
         }
@@ -319,7 +324,15 @@ pub fn run(lab: &GlLab, device: Gl) -> Result<Comparison> {
     let ours = in_guest(lab, device)?;
     let verdicts = list().into_iter().zip(llvmpipe.into_iter().zip(ours));
     let verdicts = verdicts.map(|(test, (llvmpipe, ours))| (test.to_owned(), llvmpipe, ours));
+    let root = &lab.lab.root;
     Ok(Comparison {
+        heading: format!(
+            "{}, {}, guest Linux {}, {}",
+            device.description(),
+            root.qemu_version,
+            root.kernel.release,
+            date::today()
+        ),
         verdicts: verdicts.collect(),
     })
 }
@@ -364,6 +377,7 @@ mod tests {
     #[test]
     fn a_difference_needs_its_explanation_and_an_explanation_its_difference() {
         let comparison = Comparison {
+            heading: String::new(),
             verdicts: vec![
                 ("a".to_owned(), Verdict::Pass, Verdict::Pass),
                 ("b".to_owned(), Verdict::Pass, Verdict::Fail),
