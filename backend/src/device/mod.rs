@@ -356,8 +356,8 @@ impl Device {
     }
 
     /// Answers every parked command now, as before a ring stops, and returns when all answers that
-    /// were on their way have reached the guest. Fences get some time to be signalled first. What the front-end still maps for one of them is
-    /// unmapped later. Not to be called by a [`park::Answer`].
+    /// were on their way have reached the guest. Fences get some time to be signalled first. What the
+    /// front-end still maps for one of them is unmapped later. Not to be called by a [`park::Answer`].
     pub fn abandon_parked(&self) {
         let (resolved, deliveries) = {
             let mut state = self.await_fences(self.state());
@@ -482,9 +482,7 @@ impl Device {
         drop(gone);
         self.carry_out(effects);
         deliveries.wait();
-        if let Some(renderer) = &self.renderer {
-            renderer.reset();
-        }
+        self.close();
     }
 
     /// The front-end has gone: nothing of its guest stays with the renderer.
