@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use nosnoop_protocol::geometry::Size;
+#[cfg(feature = "virgl")]
+use nosnoop_protocol::ids::CapsetId;
 use nosnoop_protocol::ids::MAX_SCANOUTS;
 
 use crate::daemon::serve::{Endpoint, Options};
@@ -36,9 +38,9 @@ const CAPABILITIES: &str = if cfg!(feature = "virgl") {
 };
 
 /// Said of `--virgl` by a build that has no 3D renderer.
-const NO_RENDERER: &str = "--virgl needs a 3D renderer, which this build does not have: build with \
+const NO_RENDERER: &str = "--virgl and --venus need a 3D renderer, which this build does not have: build with \
     cargo build --release -p nosnoop-gpu --features virgl (needs virglrenderer 1.3 or newer, Debian \
-    package libvirglrenderer-dev), or leave it out for 2D";
+    package libvirglrenderer-dev), or leave them out for 2D";
 
 /// The refresh rates that an output may have, in Hz.
 const REFRESH_RANGE: RangeInclusive<u32> = 1..=500;
@@ -98,6 +100,12 @@ struct Arguments {
     #[arg(long, value_name = "WHERE", value_enum, num_args = 0..=1, require_equals = true,
           default_missing_value = "gpu")]
     virgl: Option<GpuChoice>,
+
+    /// Draw Vulkan with virglrenderer's Venus (in builds with the feature virgl), where --virgl draws
+    /// if that is given too
+    #[arg(long, value_name = "WHERE", value_enum, num_args = 0..=1, require_equals = true,
+          default_missing_value = "gpu")]
+    venus: Option<GpuChoice>,
 
     /// An output: WIDTHxHEIGHT or WIDTHxHEIGHT@HZ; repeat for up to 16. A front-end's display
     /// socket overrides it (default: 1280x800@60)
@@ -176,6 +184,8 @@ enum Subcommands {
     ProveRenderer {
         #[arg(long, value_name = "PATH")]
         render_node: Option<PathBuf>,
+        #[arg(long = "capset", value_name = "ID")]
+        capsets: Vec<u32>,
     },
 }
 
@@ -221,9 +231,9 @@ pub enum Action {
     Print(String),
     /// Look at this host with these settings and print what is found, as JSON or as text.
     Doctor(Settings, bool),
-    /// Try the 3D renderer on this GPU and print what works.
+    /// Try these capability sets of the 3D renderer on this GPU and print what works.
     #[cfg(feature = "virgl")]
-    Prove(Gpu),
+    Prove(Gpu, Vec<CapsetId>),
     /// Be the daemon, logging up to this level.
     Serve(Options, log::LevelFilter),
 }
@@ -254,8 +264,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
             return Ok(Action::Doctor(settings, json));
         }
         #[cfg(feature = "virgl")]
-        Some(Subcommands::ProveRenderer { render_node }) => {
-            return Ok(Action::Prove(render_node.map_or(Gpu::Software, Gpu::Node)));
+        Some(Subcommands::ProveRenderer {
+            render_node,
+            capsets,
+        }) => {
+            let gpu = render_node.map_or(Gpu::Software, Gpu::Node);
+            let capsets = capsets.into_iter().map(CapsetId).collect();
+            return Ok(Action::Prove(gpu, capsets));
         }
         None => {}
     }
@@ -269,8 +284,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         }
         parsed.plant.into_iter().for_each(planted::plant);
     }
-    if parsed.virgl.is_some() && !cfg!(feature = "virgl") {
+    let drawn = parsed.virgl.or(parsed.venus);
+    if drawn.is_some() && !cfg!(feature = "virgl") {
         return Err(UsageError(NO_RENDERER.to_owned()));
+    }
+    if parsed.virgl.is_some() && parsed.venus.is_some() && parsed.virgl != parsed.venus {
+        return Err(UsageError(
+            "--virgl and --venus draw in one place: give both =gpu or both =software".to_owned(),
+        ));
     }
     let endpoint = match (parsed.socket_path, parsed.fd) {
         (Some(path), None) => Endpoint::Path(path),
@@ -299,12 +320,19 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     #[cfg(feature = "virgl")]
     let renderer = {
         let node = parsed.render_node.clone();
-        parsed.virgl.map(|choice| native::starter(choice, node))
+        let mut capsets = Vec::new();
+        if parsed.virgl.is_some() {
+            capsets.extend(native::VIRGL);
+        }
+        if parsed.venus.is_some() {
+            capsets.push(native::VENUS);
+        }
+        drawn.map(|choice| native::starter(choice, node, capsets))
     };
     #[cfg(not(feature = "virgl"))]
     let renderer = None;
     // A renderer on the node is reason enough to name it.
-    let blobs = (parsed.render_node.is_some() && parsed.virgl != Some(GpuChoice::Gpu))
+    let blobs = (parsed.render_node.is_some() && drawn != Some(GpuChoice::Gpu))
         || parsed.blob_memory.is_some()
         || parsed.memory != MemoryArguments::DEFAULT;
     if blobs && parsed.shm_size == Some(0) {

@@ -36,10 +36,10 @@ fn run() -> Result<(), String> {
             }
         }
         #[cfg(feature = "virgl")]
-        Action::Prove(gpu) => {
+        Action::Prove(gpu, capsets) => {
             // For the daemon, which passes these lines on.
             logging::to_stderr(log::LevelFilter::Info);
-            render::proof::run(&gpu, &mut io::stdout())
+            render::proof::run(&gpu, &capsets, &mut io::stdout())
                 .map_err(|error| format!("cannot print: {error}"))
         }
         Action::Serve(options, level) => {

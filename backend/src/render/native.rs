@@ -17,8 +17,10 @@ use crate::daemon::serve::StartRenderer;
 use crate::sync::lock;
 use crate::sys::environment;
 
-/// The capability sets that a renderer may have: VIRGL and VIRGL2.
-pub(super) const CAPSETS: [CapsetId; 2] = [CapsetId(1), CapsetId(2)];
+/// The capability sets of OpenGL: VIRGL and VIRGL2.
+pub(crate) const VIRGL: [CapsetId; 2] = [CapsetId(1), CapsetId(2)];
+/// The capability set of Vulkan: VENUS.
+pub(crate) const VENUS: CapsetId = CapsetId(4);
 
 /// Sets what the libraries find in the environment. To be called before there is a second thread.
 pub(super) fn prepare(gpu: &Gpu) {
@@ -28,19 +30,23 @@ pub(super) fn prepare(gpu: &Gpu) {
     }
 }
 
-/// What starts the renderer that the operator wants.
-pub(crate) fn starter(choice: GpuChoice, named: Option<PathBuf>) -> StartRenderer {
+/// What starts the renderer that the operator wants, with these capability sets.
+pub(crate) fn starter(
+    choice: GpuChoice,
+    named: Option<PathBuf>,
+    capsets: Vec<CapsetId>,
+) -> StartRenderer {
     StartRenderer(Arc::new(move || {
         let gpu = Gpu::choose(choice, named.as_deref()).map_err(|error| error.to_string())?;
         prepare(&gpu);
-        Ok(start(&gpu))
+        Ok(start(&gpu, &capsets))
     }))
 }
 
 /// Starts the renderer, with the capability sets that a process of its own has shown to work. Without any
 /// there is none; what does not work is logged, a line each.
-fn start(gpu: &Gpu) -> Option<Arc<RenderThread>> {
-    let verdicts = proof::of_child(gpu);
+fn start(gpu: &Gpu, capsets: &[CapsetId]) -> Option<Arc<RenderThread>> {
+    let verdicts = proof::of_child(gpu, capsets);
     let works = |(capset, result): &(CapsetId, Result<(), String>)| match result {
         Ok(()) => Some(*capset),
         Err(why) => {
@@ -113,6 +119,7 @@ fn name(capset: CapsetId) -> &'static str {
     match capset.0 {
         1 => "VIRGL",
         2 => "VIRGL2",
+        4 => "VENUS",
         _ => "unknown",
     }
 }

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::gpu::Gpu;
-use super::native::{self, CAPSETS};
+use super::native;
 use super::thread::RenderThread;
 use super::{Capset, Timeline};
 
@@ -39,18 +39,18 @@ type Verdict = (CapsetId, Result<(), String>);
 ///
 /// # Errors
 /// There is nobody to tell.
-pub fn run(gpu: &Gpu, to: &mut impl Write) -> io::Result<()> {
+pub fn run(gpu: &Gpu, capsets: &[CapsetId], to: &mut impl Write) -> io::Result<()> {
     native::prepare(gpu);
-    let thread = match native::start_with(gpu, CAPSETS.to_vec()) {
+    let thread = match native::start_with(gpu, capsets.to_vec()) {
         Ok(thread) => thread,
         Err(why) => {
-            for id in CAPSETS {
+            for &id in capsets {
                 write_line(to, &(id, Err(why.clone())))?;
             }
             return Ok(());
         }
     };
-    for id in CAPSETS {
+    for &id in capsets {
         let capset = thread.capsets().iter().find(|capset| capset.id == id);
         let result = match capset {
             Some(capset) => works(&thread, capset),
@@ -107,20 +107,20 @@ fn works(thread: &RenderThread, capset: &Capset) -> Result<(), String> {
 }
 
 /// What the other process finds, for each capability set.
-pub(super) fn of_child(gpu: &Gpu) -> Vec<Verdict> {
-    let (said, end) = match child(gpu) {
+pub(super) fn of_child(gpu: &Gpu, capsets: &[CapsetId]) -> Vec<Verdict> {
+    let (said, end) = match child(gpu, capsets) {
         Ok(result) => result,
         Err(error) => (
             String::new(),
             format!("the process to try it in does not start: {error}"),
         ),
     };
-    verdicts(&said, &end)
+    verdicts(capsets, &said, &end)
 }
 
 /// The verdicts in what the other process has said; `end` is how it ended, which is the reason for those
 /// that it did not come to.
-fn verdicts(said: &str, end: &str) -> Vec<Verdict> {
+fn verdicts(capsets: &[CapsetId], said: &str, end: &str) -> Vec<Verdict> {
     let mut found = Vec::new();
     for line in said.lines() {
         match line.strip_prefix(MARK) {
@@ -128,11 +128,11 @@ fn verdicts(said: &str, end: &str) -> Vec<Verdict> {
             None => log::debug!("while a 3D renderer was tried: {line}"),
         }
     }
-    let verdict = |id: CapsetId| {
+    let verdict = |&id: &CapsetId| {
         let result = found.iter().find(|(other, _)| *other == id);
         result.map_or_else(|| (id, Err(end.to_owned())), Clone::clone)
     };
-    CAPSETS.map(verdict).to_vec()
+    capsets.iter().map(verdict).collect()
 }
 
 fn parse(verdict: &str) -> Option<Verdict> {
@@ -145,10 +145,10 @@ fn parse(verdict: &str) -> Option<Verdict> {
 }
 
 /// Runs the other process: what it says, and how it ended.
-fn child(gpu: &Gpu) -> io::Result<(String, String)> {
+fn child(gpu: &Gpu, capsets: &[CapsetId]) -> io::Result<(String, String)> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(env::current_exe()?);
-    command.arg(SUBCOMMAND).args(arguments(gpu));
+    command.arg(SUBCOMMAND).args(arguments(gpu, capsets));
     command
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
@@ -172,11 +172,15 @@ fn ended(status: ExitStatus) -> String {
     format!("the process that tried it ended with {status}")
 }
 
-fn arguments(gpu: &Gpu) -> Vec<OsString> {
-    match gpu {
-        Gpu::Software => Vec::new(),
-        Gpu::Node(path) => vec!["--render-node".into(), path.into()],
+fn arguments(gpu: &Gpu, capsets: &[CapsetId]) -> Vec<OsString> {
+    let mut arguments = Vec::new();
+    if let Gpu::Node(path) = gpu {
+        arguments.extend(["--render-node".into(), path.into()]);
     }
+    for capset in capsets {
+        arguments.extend(["--capset".into(), capset.0.to_string().into()]);
+    }
+    arguments
 }
 
 /// All that comes until the end of the pipe, or in this time; whether it was the end.
@@ -207,16 +211,17 @@ mod tests {
 
     const VIRGL: CapsetId = CapsetId(1);
     const VIRGL2: CapsetId = CapsetId(2);
+    const BOTH: [CapsetId; 2] = [VIRGL, VIRGL2];
 
     #[test]
     fn lines_of_libraries_do_not_count_and_what_is_missing_has_the_ends_reason() {
         let said = "Mesa: 2 ok\nproof: 1 ok\nproof: nonsense\n2 ok\nproof: 9 ok\n";
         let expected = [(VIRGL, Ok(())), (VIRGL2, Err("it crashed".to_owned()))];
-        assert_eq!(verdicts(said, "it crashed"), expected);
+        assert_eq!(verdicts(&BOTH, said, "it crashed"), expected);
         let why = "no context can be made: the renderer refuses: x";
         let said = format!("proof: 1 {why}\nproof: 2 ok\n");
         let expected = [(VIRGL, Err(why.to_owned())), (VIRGL2, Ok(()))];
-        assert_eq!(verdicts(&said, "it crashed"), expected);
+        assert_eq!(verdicts(&BOTH, &said, "it crashed"), expected);
     }
 
     #[test]
@@ -226,7 +231,7 @@ mod tests {
         for verdict in &said {
             write_line(&mut text, verdict).unwrap();
         }
-        assert_eq!(verdicts(&String::from_utf8(text).unwrap(), ""), said);
+        assert_eq!(verdicts(&BOTH, &String::from_utf8(text).unwrap(), ""), said);
     }
 
     #[test]

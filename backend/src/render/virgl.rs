@@ -11,8 +11,8 @@ use nosnoop_protocol::geometry::Rect;
 use nosnoop_protocol::ids::{CapsetId, ContextId, ResourceId, RingIdx};
 use rustix::fs::fcntl_get_seals;
 use rutabaga_gfx::{
-    RUTABAGA_BLOB_MEM_HOST3D, RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2, RUTABAGA_FLAG_FENCE,
-    RUTABAGA_FLAG_INFO_RING_IDX, RUTABAGA_HANDLE_TYPE_MEM_DMABUF,
+    RUTABAGA_BLOB_MEM_HOST3D, RUTABAGA_CAPSET_VENUS, RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2,
+    RUTABAGA_FLAG_FENCE, RUTABAGA_FLAG_INFO_RING_IDX, RUTABAGA_HANDLE_TYPE_MEM_DMABUF,
     RUTABAGA_HANDLE_TYPE_MEM_OPAQUE_FD, RUTABAGA_MAP_CACHE_MASK, RUTABAGA_PATH_TYPE_GPU,
     ResourceCreate3D, ResourceCreateBlob, Rutabaga, RutabagaBuilder, RutabagaError, RutabagaFence,
     RutabagaHandler, RutabagaIovec, RutabagaPath, Transfer3D,
@@ -54,9 +54,16 @@ impl Virgl {
                 fences.signal(timeline, id);
             }
         });
+        let mut sets = wanted.iter().fold(0, |sets, id| sets | 1_u64 << id.0);
         // virglrenderer does not start for the older set alone.
-        let both = 1 << RUTABAGA_CAPSET_VIRGL | 1 << RUTABAGA_CAPSET_VIRGL2;
-        let builder = RutabagaBuilder::new(both, handler).set_use_egl(true);
+        if sets & 1 << RUTABAGA_CAPSET_VIRGL != 0 {
+            sets |= 1 << RUTABAGA_CAPSET_VIRGL2;
+        }
+        let venus = sets & 1 << RUTABAGA_CAPSET_VENUS != 0;
+        let builder = RutabagaBuilder::new(sets, handler)
+            .set_use_egl(true)
+            // Venus is only there as a process of its own.
+            .set_use_render_server(venus);
         let builder = match gpu {
             // External blobs without a GPU: a guest could crash virglrenderer with them.
             Gpu::Software => builder

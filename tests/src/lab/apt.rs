@@ -89,6 +89,7 @@ pub(super) const GL: Recipe = Recipe {
         "mesa-utils",
         "mesa-utils-bin",
         "piglit",
+        "weston",
     ],
     unused: &[
         "usr/share/doc",
@@ -97,7 +98,7 @@ pub(super) const GL: Recipe = Recipe {
         "usr/share/locale",
         "usr/share/man",
     ],
-    what: "Mesa, virglrenderer and GL's test programs (150 MB)",
+    what: "Mesa, virglrenderer and test programs for them (170 MB)",
 };
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

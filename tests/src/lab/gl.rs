@@ -113,7 +113,22 @@ impl GlRoot {
         };
         programs::run(&mut command, "the daemon with a 3D renderer")?;
         let folder = target_folder().join(GUEST_TARGET).join(folder);
-        self.script(&folder.join(DAEMON), &folder.join("nosnoop-gpu-virgl"))
+        let server = self.render_server(&folder.join("virgl_render_server"))?;
+        let mut environment = self.environment();
+        environment.push(("RENDER_SERVER_EXEC_PATH", server));
+        let run = format!("exec {}", quoted(&folder.join(DAEMON)));
+        self.script(&environment, &run, &folder.join("nosnoop-gpu-virgl"))
+    }
+
+    /// virglrenderer's other process, in which Vulkan is drawn: a script that runs it with these
+    /// libraries, as its own loader is the machine's.
+    fn render_server(&self, script: &Path) -> Result<PathBuf> {
+        let run = format!(
+            "exec {} {}",
+            quoted(&self.loader()),
+            quoted(&self.folder.join("usr/libexec/virgl_render_server"))
+        );
+        self.script(&[], &run, script)
     }
 
     /// A cargo command, with quiet output, for our daemon with its 3D renderer. What it builds finds these
@@ -139,12 +154,12 @@ impl GlRoot {
         command
     }
 
-    /// Writes the script that runs a program which was built against these libraries.
-    fn script(&self, program: &Path, script: &Path) -> Result<PathBuf> {
+    /// Writes a script that runs a program with these libraries.
+    fn script(&self, environment: &[(&str, PathBuf)], run: &str, script: &Path) -> Result<PathBuf> {
         let mut text = "#!/bin/sh\n".to_owned();
-        for (name, value) in self.environment() {
+        for (name, value) in environment {
             // What the caller has set counts.
-            let value = quoted(&value);
+            let value = quoted(value);
             text.push_str(&format!(
                 "[ \"${{{name}+set}}\" ] || export {name}={value}\n"
             ));
@@ -152,7 +167,7 @@ impl GlRoot {
         // Here not: cargo sets this for the tests that it runs.
         let libraries = quoted(&self.libraries());
         text.push_str(&format!("export LD_LIBRARY_PATH={libraries}\n"));
-        text.push_str(&format!("exec {} \"$@\"\n", quoted(program)));
+        text.push_str(&format!("{run} \"$@\"\n"));
         // Not in place: another test may be running the old one.
         let new = script.with_extension(std::process::id().to_string());
         fs::write(&new, text).map_err(LabError::context(new.display()))?;
