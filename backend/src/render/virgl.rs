@@ -31,6 +31,9 @@ use super::{
 pub(super) struct Virgl {
     rutabaga: Rutabaga,
     capsets: Vec<Capset>,
+    /// Whose global fences there are, if there is OpenGL.
+    opengl: bool,
+    fences: Arc<Fences>,
     contexts: BTreeSet<u32>,
     /// Every resource with its backing. virglrenderer keeps the backing's addresses and copies
     /// through them whenever a command stream says so, until it is told that they are gone: until
@@ -49,9 +52,10 @@ impl Virgl {
         wanted: &[CapsetId],
         fences: Arc<Fences>,
     ) -> Result<Self, String> {
+        let signals = Arc::clone(&fences);
         let handler = RutabagaHandler::new(move |fence: RutabagaFence| {
             if let Some((timeline, id)) = signalled(fence) {
-                fences.signal(timeline, id);
+                signals.signal(timeline, id);
             }
         });
         let mut sets = wanted.iter().fold(0, |sets, id| sets | 1_u64 << id.0);
@@ -91,6 +95,8 @@ impl Virgl {
         Ok(Self {
             rutabaga,
             capsets,
+            opengl: sets & 1 << RUTABAGA_CAPSET_VIRGL2 != 0,
+            fences,
             contexts: BTreeSet::new(),
             resources: BTreeMap::new(),
         })
@@ -405,6 +411,11 @@ impl Renderer for Virgl {
     }
 
     fn fence(&mut self, timeline: Timeline, id: u32) -> Result<(), RenderError> {
+        // Vulkan has work on its contexts' rings only.
+        if timeline == Timeline::Global && !self.opengl {
+            self.fences.signal(timeline, id);
+            return Ok(());
+        }
         let (flags, ctx_id, ring_idx) = match timeline {
             Timeline::Global => (RUTABAGA_FLAG_FENCE, 0, 0),
             Timeline::Context(context, ring) => (

@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use super::programs::{self, DAEMON, GUEST_TARGET, Profile};
 use super::root::{self, Program};
-use super::{LabError, Result, apt};
+use super::{LabError, Result, apt, elf};
 
 /// The environment variable that names a daemon with a 3D renderer: a program or script that runs by
 /// itself.
@@ -116,19 +116,20 @@ impl GlRoot {
         let server = self.render_server(&folder.join("virgl_render_server"))?;
         let mut environment = self.environment();
         environment.push(("RENDER_SERVER_EXEC_PATH", server));
-        let run = format!("exec {}", quoted(&folder.join(DAEMON)));
-        self.script(&environment, &run, &folder.join("nosnoop-gpu-virgl"))
+        let script = folder.join("nosnoop-gpu-virgl");
+        self.script(&environment, &folder.join(DAEMON), &script)
     }
 
-    /// virglrenderer's other process, in which Vulkan is drawn: a script that runs it with these
-    /// libraries, as its own loader is the machine's.
-    fn render_server(&self, script: &Path) -> Result<PathBuf> {
-        let run = format!(
-            "exec {} {}",
-            quoted(&self.loader()),
-            quoted(&self.folder.join("usr/libexec/virgl_render_server"))
-        );
-        self.script(&[], &run, script)
+    /// virglrenderer's other process, in which Vulkan is drawn: a copy that names the loader which
+    /// belongs to these libraries. The daemon hands its environment on, in which no script runs: the
+    /// machine's shell does not start with these libraries.
+    fn render_server(&self, copy: &Path) -> Result<PathBuf> {
+        let original = self.folder.join("usr/libexec/virgl_render_server");
+        let mut program = fs::read(&original).map_err(LabError::context(original.display()))?;
+        elf::set_interpreter(&mut program, &self.loader())
+            .ok_or_else(|| LabError::failed(format!("{} has no loader", original.display())))?;
+        replace(copy, &program)?;
+        Ok(copy.to_owned())
     }
 
     /// A cargo command, with quiet output, for our daemon with its 3D renderer. What it builds finds these
@@ -154,8 +155,13 @@ impl GlRoot {
         command
     }
 
-    /// Writes a script that runs a program with these libraries.
-    fn script(&self, environment: &[(&str, PathBuf)], run: &str, script: &Path) -> Result<PathBuf> {
+    /// Writes the script that runs a program which was built against these libraries.
+    fn script(
+        &self,
+        environment: &[(&str, PathBuf)],
+        program: &Path,
+        script: &Path,
+    ) -> Result<PathBuf> {
         let mut text = "#!/bin/sh\n".to_owned();
         for (name, value) in environment {
             // What the caller has set counts.
@@ -167,15 +173,19 @@ impl GlRoot {
         // Here not: cargo sets this for the tests that it runs.
         let libraries = quoted(&self.libraries());
         text.push_str(&format!("export LD_LIBRARY_PATH={libraries}\n"));
-        text.push_str(&format!("{run} \"$@\"\n"));
-        // Not in place: another test may be running the old one.
-        let new = script.with_extension(std::process::id().to_string());
-        fs::write(&new, text).map_err(LabError::context(new.display()))?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
-            .and_then(|()| fs::rename(&new, script))
-            .map_err(LabError::context(script.display()))?;
+        text.push_str(&format!("exec {} \"$@\"\n", quoted(program)));
+        replace(script, text.as_bytes())?;
         Ok(script.to_owned())
     }
+}
+
+/// Writes a program, not in place: another test may be running the old one.
+fn replace(path: &Path, contents: &[u8]) -> Result<()> {
+    let new = path.with_extension(std::process::id().to_string());
+    fs::write(&new, contents).map_err(LabError::context(new.display()))?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(LabError::context(path.display()))
 }
 
 /// Where everything with the feature is built: in the usual folder it would take the place of the daemon

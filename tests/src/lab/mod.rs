@@ -24,6 +24,7 @@ pub mod chain;
 pub mod date;
 pub mod demo;
 pub mod driver_tests;
+mod elf;
 pub mod gl;
 pub mod gl_guest;
 pub mod headers;
