@@ -88,10 +88,14 @@ impl Fences {
 
     /// A context has gone: its fences will not be signalled.
     pub fn drop_context(&self, context: ContextId) {
-        let of_it =
-            |timeline: &Timeline| matches!(timeline, Timeline::Context(id, _) if *id == context);
-        let dropped = lock(&self.state).take(of_it);
+        let dropped = lock(&self.state).take_of(context);
         all_are(dropped, &RenderError::Dropped);
+    }
+
+    /// The process that draws for a context has ended: its fences fail.
+    pub fn lose_context(&self, context: ContextId) {
+        let lost = lock(&self.state).take_of(context);
+        all_are(lost, &RenderError::Lost);
     }
 
     /// Everything has been reset: none of these fences will be signalled.
@@ -112,6 +116,10 @@ impl Fences {
 }
 
 impl State {
+    fn take_of(&mut self, context: ContextId) -> Vec<Done> {
+        self.take(|timeline| matches!(timeline, Timeline::Context(id, _) if *id == context))
+    }
+
     /// Takes the fences of some timelines out, each timeline's in order.
     fn take(&mut self, which: impl Fn(&Timeline) -> bool) -> Vec<Done> {
         let timelines: Vec<_> = self.lines.keys().copied().filter(which).collect();

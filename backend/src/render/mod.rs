@@ -13,10 +13,16 @@ pub mod isolation;
 pub(crate) mod native;
 #[cfg(feature = "virgl")]
 pub mod proof;
+#[cfg(feature = "virgl")]
+mod server;
 pub mod software;
 pub mod thread;
 #[cfg(feature = "virgl")]
+mod venus;
+#[cfg(feature = "virgl")]
 mod virgl;
+#[cfg(feature = "virgl")]
+mod workers;
 
 use std::os::fd::OwnedFd;
 
@@ -47,6 +53,9 @@ pub enum RenderError {
     /// What it was to do has been dropped: the context was destroyed, or everything reset.
     #[error("the context has been destroyed")]
     Dropped,
+    /// The process that draws for the context has ended.
+    #[error("the context's own process has ended; only destroying the context is left to do")]
+    Lost,
     /// It is no longer there.
     #[error("the renderer has gone")]
     Gone,
@@ -207,8 +216,8 @@ pub trait Renderer {
     /// [`RenderError`]; it will never be signalled then.
     fn fence(&mut self, timeline: Timeline, id: u32) -> Result<(), RenderError>;
 
-    /// Finishes what waits for this thread; to be called when the renderer's own descriptor is
-    /// readable. Fences behind it are not signalled before.
+    /// Finishes what waits for this thread; to be called when one of the renderer's own descriptors is
+    /// readable. Fences behind it are not signalled before, and lost contexts not given up.
     fn poll(&mut self) {}
 
     /// Destroys every context and resource.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::gpu::Gpu;
 use super::native;
 use super::thread::RenderThread;
-use super::{Capset, Timeline};
+use super::{Capset, Timeline, venus};
 
 /// The hidden subcommand of the program that is the other process.
 pub const SUBCOMMAND: &str = "prove-renderer";
@@ -71,7 +71,7 @@ fn write_line(to: &mut impl Write, (id, result): &Verdict) -> io::Result<()> {
     to.flush()
 }
 
-/// Contents, a context, a fence on each timeline.
+/// Contents, a context, a fence on each timeline; for Vulkan a driver that answers.
 fn works(thread: &RenderThread, capset: &Capset) -> Result<(), String> {
     if capset.data.iter().all(|&byte| byte == 0) {
         return Err("its contents are empty".to_owned());
@@ -86,24 +86,41 @@ fn works(thread: &RenderThread, capset: &Capset) -> Result<(), String> {
         })
         .map_err(|error| format!("no context can be made: {error}"))?;
     for timeline in [Timeline::Global, Timeline::Context(context, ring)] {
-        let (done, wait) = channel();
-        // Whoever waits may have given up by then.
-        let done = Box::new(move |result| drop(done.send(result)));
-        thread
-            .submit(context, Vec::new(), Some((timeline, done)))
-            .map_err(|error| format!("no commands are taken: {error}"))?;
-        match wait.recv_timeout(FENCE_LIMIT) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(format!("no fence can be made: {error}")),
-            Err(RecvTimeoutError::Timeout) => {
-                let seconds = FENCE_LIMIT.as_secs();
-                return Err(format!("a fence is not signalled within {seconds} s"));
-            }
-            Err(RecvTimeoutError::Disconnected) => return Err("a fence was lost".to_owned()),
-        }
+        execute(thread, context, timeline, Vec::new())?;
+    }
+    if id == native::VENUS {
+        let mut execute = |words| {
+            let timeline = Timeline::Context(context, ring);
+            execute(thread, context, timeline, words)
+        };
+        venus::devices(thread, context, &mut execute)?;
     }
     thread.destroy_context(context);
     Ok(())
+}
+
+/// Has commands executed, and waits until they are.
+fn execute(
+    thread: &RenderThread,
+    context: ContextId,
+    timeline: Timeline,
+    commands: Vec<u8>,
+) -> Result<(), String> {
+    let (done, wait) = channel();
+    // Whoever waits may have given up by then.
+    let done = Box::new(move |result| drop(done.send(result)));
+    thread
+        .submit(context, commands, Some((timeline, done)))
+        .map_err(|error| format!("no commands are taken: {error}"))?;
+    match wait.recv_timeout(FENCE_LIMIT) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("no fence can be made: {error}")),
+        Err(RecvTimeoutError::Timeout) => {
+            let seconds = FENCE_LIMIT.as_secs();
+            Err(format!("a fence is not signalled within {seconds} s"))
+        }
+        Err(RecvTimeoutError::Disconnected) => Err("a fence was lost".to_owned()),
+    }
 }
 
 /// What the other process finds, for each capability set.

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nosnoop_protocol::ids::ContextId;
 
@@ -23,14 +24,25 @@ type Job = Box<dyn FnOnce(&mut dyn Renderer) + Send>;
 
 /// A renderer on its thread. Dropping this ends both, and waits until they have ended.
 ///
-/// No method waits for a renderer that has died. One that hangs is waited for.
+/// No method waits for a renderer that has died. One that hangs is waited for, unless it has a [`Rescue`]
+/// that helps.
 pub struct RenderThread {
     capsets: Vec<Capset>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What gets a renderer out of waiting for somebody else.
+pub struct Rescue {
+    /// How long a job may take until then.
+    pub after: Duration,
+    /// Called by those who wait for the renderer, each time they have waited that long; may be called
+    /// by several, and when the renderer is not to blame.
+    pub act: Box<dyn Fn() + Send + Sync>,
+}
+
 struct Shared {
+    rescue: Option<Rescue>,
     queue: Mutex<Queue>,
     /// Wakes the thread: there is a job, or an end.
     work: Condvar,
@@ -58,7 +70,19 @@ impl RenderThread {
     pub fn start(
         make: impl FnOnce(Arc<Fences>) -> Result<Box<dyn Renderer>, String> + Send + 'static,
     ) -> Result<Arc<Self>, String> {
+        Self::start_with(None, make)
+    }
+
+    /// As [`Self::start`], with what is to be done when a job takes too long.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        rescue: Option<Rescue>,
+        make: impl FnOnce(Arc<Fences>) -> Result<Box<dyn Renderer>, String> + Send + 'static,
+    ) -> Result<Arc<Self>, String> {
         let shared = Arc::new(Shared {
+            rescue,
             queue: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -110,8 +134,7 @@ impl RenderThread {
             if queue.gone {
                 return Err(RenderError::Gone);
             }
-            let waited = self.shared.done.wait(queue);
-            queue = waited.unwrap_or_else(PoisonError::into_inner);
+            queue = self.shared.wait(queue);
         }
     }
 
@@ -187,6 +210,23 @@ impl RenderThread {
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         lock(&self.queue)
+    }
+
+    /// Waits until a job is done, or none will be; or until it is time for a rescue, after which the
+    /// job may be done.
+    fn wait<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        let Some(rescue) = &self.rescue else {
+            let waited = self.done.wait(queue);
+            return waited.unwrap_or_else(PoisonError::into_inner);
+        };
+        let waited = self.done.wait_timeout(queue, rescue.after);
+        let (queue, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !late.timed_out() {
+            return queue;
+        }
+        drop(queue);
+        (rescue.act)();
+        self.queue()
     }
 
     fn died(&self) {

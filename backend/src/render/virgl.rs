@@ -22,10 +22,13 @@ use zerocopy::IntoBytes;
 
 use super::fences::Fences;
 use super::gpu::Gpu;
+use super::native::{self, Vulkan};
+use super::workers::{Peer, Workers};
 use super::{
     BlobRequest, Capset, Direction, ExportedBlob, HandleKind, Pinned, RenderError, Renderer,
     Timeline,
 };
+use crate::memory::PAGE_SIZE;
 
 /// The renderer. There is one in a process, ever: virglrenderer starts once, also when that fails.
 pub(super) struct Virgl {
@@ -35,6 +38,12 @@ pub(super) struct Virgl {
     opengl: bool,
     fences: Arc<Fences>,
     contexts: BTreeSet<u32>,
+    /// Those of Vulkan among them.
+    vulkan: BTreeSet<u32>,
+    /// Those of Vulkan whose processes have ended: gone there, and the guest's to destroy.
+    lost: BTreeSet<u32>,
+    /// The processes that draw Vulkan, if there is Vulkan.
+    workers: Option<Arc<Workers>>,
     /// Every resource with its backing. virglrenderer keeps the backing's addresses and copies
     /// through them whenever a command stream says so, until it is told that they are gone: until
     /// after that the guest memory stays mapped, whatever the front-end does to the table.
@@ -43,20 +52,26 @@ pub(super) struct Virgl {
 
 impl Virgl {
     /// Starts virglrenderer on `gpu`, on this thread for good. Only capability sets in `wanted` are
-    /// offered.
+    /// offered; for VENUS there is a `vulkan`.
     ///
     /// # Errors
     /// One line that says what does not work.
     pub(super) fn start(
         gpu: &Gpu,
         wanted: &[CapsetId],
+        vulkan: Option<Vulkan>,
         fences: Arc<Fences>,
     ) -> Result<Self, String> {
+        let (workers, connection) = vulkan.map(|it| (it.workers, it.connection)).unzip();
         let signals = Arc::clone(&fences);
-        let handler = RutabagaHandler::new(move |fence: RutabagaFence| {
-            if let Some((timeline, id)) = signalled(fence) {
-                signals.signal(timeline, id);
+        let watched = workers.clone();
+        let handler = RutabagaHandler::new(move |fence: RutabagaFence| match signalled(fence) {
+            // virglrenderer signals what a process leaves behind as if it had been done.
+            Some((timeline @ Timeline::Context(context, _), id)) if ended(&watched, context) => {
+                signals.fail(timeline, id, RenderError::Lost);
             }
+            Some((timeline, id)) => signals.signal(timeline, id),
+            None => {}
         });
         let mut sets = wanted.iter().fold(0, |sets, id| sets | 1_u64 << id.0);
         // virglrenderer does not start for the older set alone.
@@ -67,7 +82,8 @@ impl Virgl {
         let builder = RutabagaBuilder::new(sets, handler)
             .set_use_egl(true)
             // Venus is only there as a process of its own.
-            .set_use_render_server(venus);
+            .set_use_render_server(venus)
+            .set_server_descriptor(connection.map(Into::into));
         let builder = match gpu {
             // External blobs without a GPU: a guest could crash virglrenderer with them.
             Gpu::Software => builder
@@ -98,6 +114,9 @@ impl Virgl {
             opengl: sets & 1 << RUTABAGA_CAPSET_VIRGL2 != 0,
             fences,
             contexts: BTreeSet::new(),
+            vulkan: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            workers,
             resources: BTreeMap::new(),
         })
     }
@@ -108,6 +127,72 @@ impl Virgl {
         descriptor
             .map(|descriptor| descriptor.as_fd().try_clone_to_owned())
             .transpose()
+    }
+
+    /// Does something for which virglrenderer may wait for a process.
+    fn during<T>(&mut self, peer: Peer, work: impl FnOnce(&mut Rutabaga) -> T) -> T {
+        let rutabaga = &mut self.rutabaga;
+        match &self.workers {
+            Some(workers) => workers.during(peer, || work(rutabaga)),
+            None => work(rutabaga),
+        }
+    }
+
+    /// As [`Self::during`], with the process of a context if that is one of Vulkan.
+    ///
+    /// # Errors
+    /// `Lost`; what the work says.
+    fn in_context<T>(
+        &mut self,
+        context: u32,
+        work: impl FnOnce(&mut Rutabaga) -> Result<T, RutabagaError>,
+    ) -> Result<T, RenderError> {
+        if self.lost.contains(&context) {
+            return Err(RenderError::Lost);
+        }
+        if self.vulkan.contains(&context) {
+            self.during(Peer::Context(context), work).map_err(error)
+        } else {
+            work(&mut self.rutabaga).map_err(error)
+        }
+    }
+
+    /// Takes note of the process of a context of Vulkan that has just been made.
+    fn adopt(&mut self, id: u32) -> Result<(), RenderError> {
+        let Some(workers) = &self.workers else {
+            return Ok(());
+        };
+        if let Err(why) = workers.adopt(id) {
+            self.end_context(id);
+            return Err(RenderError::Refused(why));
+        }
+        self.vulkan.insert(id);
+        Ok(())
+    }
+
+    /// Destroys a context there.
+    fn end_context(&mut self, id: u32) {
+        if let Some(workers) = &self.workers {
+            workers.forget(id);
+        }
+        // Fails only for one that is not there.
+        let _ = self.during(Peer::Server, |rutabaga| rutabaga.destroy_context(id));
+        self.contexts.remove(&id);
+        self.vulkan.remove(&id);
+    }
+
+    /// Gives up the contexts whose processes have ended. Until then virglrenderer's thread for each
+    /// takes a whole CPU.
+    fn give_up_contexts(&mut self) {
+        let ended = self.workers.as_ref().map(|workers| workers.ended());
+        for id in ended.unwrap_or_default() {
+            self.end_context(id);
+            self.lost.insert(id);
+            if let Some(context) = ContextId::new(id) {
+                log::warn!("the process of Vulkan context {id} has ended: the context is lost");
+                self.fences.lose_context(context);
+            }
+        }
     }
 
     /// Makes sure that a GL context is there to work in, for what is done in none of the guest's: the
@@ -132,7 +217,7 @@ impl Virgl {
         self.unpin(id);
         self.outside_of_contexts();
         // It is gone either way.
-        let _ = self.rutabaga.unref_resource(id);
+        let _ = self.during(Peer::Any, |rutabaga| rutabaga.unref_resource(id));
         self.resources.remove(&id);
     }
 
@@ -194,6 +279,12 @@ fn signalled(fence: RutabagaFence) -> Option<(Timeline, u32)> {
     Some((timeline, u32::try_from(fence.fence_id).ok()?))
 }
 
+/// Whether a context is one of Vulkan, and its process has ended.
+fn ended(workers: &Option<Arc<Workers>>, context: ContextId) -> bool {
+    let workers = workers.as_ref();
+    workers.is_some_and(|workers| workers.has_ended(context.get()))
+}
+
 fn refused(why: impl std::fmt::Display) -> RenderError {
     RenderError::Refused(why.to_string())
 }
@@ -244,17 +335,23 @@ impl Renderer for Virgl {
         capset: CapsetId,
         name: &str,
     ) -> Result<(), RenderError> {
-        self.rutabaga
-            .create_context(id.get(), capset.0, Some(name))
-            .map_err(error)?;
-        self.contexts.insert(id.get());
-        Ok(())
+        let id = id.get();
+        let vulkan = capset == native::VENUS;
+        if vulkan && self.workers.as_ref().is_none_or(|it| !it.has_server()) {
+            return Err(refused("the render server of Vulkan has ended"));
+        }
+        self.during(Peer::Server, |rutabaga| {
+            rutabaga.create_context(id, capset.0, Some(name))
+        })
+        .map_err(error)?;
+        self.contexts.insert(id);
+        if vulkan { self.adopt(id) } else { Ok(()) }
     }
 
     fn destroy_context(&mut self, id: ContextId) {
-        // Fails only for one that is not there.
-        let _ = self.rutabaga.destroy_context(id.get());
-        self.contexts.remove(&id.get());
+        if !self.lost.remove(&id.get()) {
+            self.end_context(id.get());
+        }
     }
 
     fn create_resource(&mut self, create: &Create3d) -> Result<(), RenderError> {
@@ -286,15 +383,22 @@ impl Renderer for Virgl {
     ) -> Result<ExportedBlob, RenderError> {
         self.outside_of_contexts();
         let id = resource.get();
+        let context = request.context.get();
+        // Vulkan's blob 0 is shared memory of any size, but sealed, and only whole pages can be mapped.
+        let anonymous = self.vulkan.contains(&context) && request.blob.0 == 0;
+        let size = match anonymous {
+            true => request.size.checked_next_multiple_of(PAGE_SIZE),
+            false => Some(request.size),
+        };
         let blob = ResourceCreateBlob {
             blob_mem: RUTABAGA_BLOB_MEM_HOST3D,
             blob_flags: request.flags.bits(),
             blob_id: request.blob.0,
-            size: request.size,
+            size: size.ok_or_else(|| refused("a blob larger than memory"))?,
         };
-        self.rutabaga
-            .resource_create_blob(request.context.get(), id, blob, None, None)
-            .map_err(error)?;
+        self.in_context(context, |rutabaga| {
+            rutabaga.resource_create_blob(context, id, blob, None, None)
+        })?;
         self.resources.insert(id, None);
         let exported = self.export(id);
         if exported.is_err() {
@@ -327,15 +431,15 @@ impl Renderer for Virgl {
     }
 
     fn attach(&mut self, context: ContextId, resource: ResourceId) -> Result<(), RenderError> {
-        self.rutabaga
-            .context_attach_resource(context.get(), resource.get())
-            .map_err(error)
+        self.in_context(context.get(), |rutabaga| {
+            rutabaga.context_attach_resource(context.get(), resource.get())
+        })
     }
 
     fn detach(&mut self, context: ContextId, resource: ResourceId) -> Result<(), RenderError> {
-        self.rutabaga
-            .context_detach_resource(context.get(), resource.get())
-            .map_err(error)
+        self.in_context(context.get(), |rutabaga| {
+            rutabaga.context_detach_resource(context.get(), resource.get())
+        })
     }
 
     fn transfer(&mut self, direction: Direction, transfer: &Transfer3d) -> Result<(), RenderError> {
@@ -392,8 +496,18 @@ impl Renderer for Virgl {
         if !commands.len().is_multiple_of(4) {
             return Err(refused("a command stream that is not made of 32-bit words"));
         }
+        let id = context.get();
+        if self.vulkan.contains(&id)
+            && let Some(workers) = &self.workers
+            && commands.len() > workers.largest_submit(id)
+        {
+            // virglrenderer would announce them to the process, and then not send them.
+            return Err(refused(
+                "more commands than fit in one message to their process",
+            ));
+        }
         if commands.is_empty() {
-            return Ok(());
+            return self.in_context(id, |_| Ok(()));
         }
         // virglrenderer wants whole words in memory too.
         let mut aligned = Vec::new();
@@ -405,9 +519,7 @@ impl Renderer for Virgl {
             copy.copy_from_slice(commands);
             copy
         };
-        self.rutabaga
-            .submit_command(context.get(), commands, &[])
-            .map_err(error)
+        self.in_context(id, |rutabaga| rutabaga.submit_command(id, commands, &[]))
     }
 
     fn fence(&mut self, timeline: Timeline, id: u32) -> Result<(), RenderError> {
@@ -430,18 +542,19 @@ impl Renderer for Virgl {
             ctx_id,
             ring_idx,
         };
-        self.rutabaga.create_fence(fence).map_err(error)
+        self.in_context(ctx_id, |rutabaga| rutabaga.create_fence(fence))
     }
 
     fn poll(&mut self) {
         self.rutabaga.event_poll();
+        self.give_up_contexts();
     }
 
     fn reset(&mut self) {
         for id in std::mem::take(&mut self.contexts) {
-            // Fails only for one that is not there.
-            let _ = self.rutabaga.destroy_context(id);
+            self.end_context(id);
         }
+        self.lost.clear();
         let ids: Vec<_> = self.resources.keys().copied().collect();
         for id in ids {
             self.destroy(id);
@@ -453,5 +566,8 @@ impl Drop for Virgl {
     fn drop(&mut self) {
         // Before the guest memory is unmapped that virglrenderer has addresses of.
         self.reset();
+        if let Some(workers) = &self.workers {
+            workers.end();
+        }
     }
 }
