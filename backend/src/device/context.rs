@@ -11,7 +11,7 @@ use nosnoop_protocol::ids::{CapsetId, ContextId, ResourceId};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::cross_domain::CrossDomain;
-use super::quota::{MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_RENDERED_CONTEXTS, MAX_SUBMIT};
+use super::quota::{MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_SUBMIT};
 use super::resource::Storage;
 use super::three_d::refused;
 use super::{Device, Effect, State, Verdict};
@@ -92,9 +92,9 @@ impl Contexts {
 
     /// # Errors
     /// `OutOfMemory` (quota).
-    fn check_room(&self, kind: &Kind) -> Result<(), GpuError> {
+    fn check_room(&self, kind: &Kind, most_rendered: usize) -> Result<(), GpuError> {
         let rendered = self.table.values().filter(|context| context.is_rendered());
-        let full = matches!(kind, Kind::Rendered(_)) && rendered.count() >= MAX_RENDERED_CONTEXTS;
+        let full = matches!(kind, Kind::Rendered(_)) && rendered.count() >= most_rendered;
         if full || self.table.len() >= MAX_CONTEXTS {
             return Err(GpuError::OutOfMemory);
         }
@@ -133,7 +133,11 @@ impl Device {
             return Err(GpuError::InvalidContextId);
         }
         let kind = self.kind(init)?;
-        self.state().contexts.check_room(&kind)?;
+        {
+            let state = self.state();
+            let most = state.limits.rendered_contexts;
+            state.contexts.check_room(&kind, most)?;
+        }
         if let Kind::Rendered(capset) = kind {
             let name = String::from_utf8_lossy(name).into_owned();
             let made = self

@@ -45,6 +45,14 @@ pub const MAX_RENDER_SUBMIT: usize = 512 << 10;
 /// of its own. Desktops have a few dozen.
 pub const MAX_RENDERED_CONTEXTS: usize = 256;
 
+/// File descriptors of a Vulkan context: virglrenderer's socket, ours of the same, the memory and the
+/// event of its fences. Contexts of OpenGL take fewer.
+pub const CONTEXT_DESCRIPTORS: u64 = 4;
+
+/// File descriptors of a blob that a renderer provides: two of the library's, ours, and one for the
+/// memory region by which the front-end shares a mapped one with us.
+pub const RENDERED_BLOB_DESCRIPTORS: u64 = 4;
+
 /// Bytes that are read back from the renderer at a time for a display: a picture of 1920 x 1080, so that
 /// most are read before the display's picture is locked. Kept from one to the next, and counted by no
 /// quota.
@@ -65,6 +73,8 @@ pub struct Limits {
     /// Number of host blobs, those counted that are gone and not yet unmapped. Each takes a file
     /// descriptor, and one more while the front-end shares its memory with us.
     pub host_blobs: usize,
+    /// Number of contexts of the renderer. Each takes up to [`CONTEXT_DESCRIPTORS`].
+    pub rendered_contexts: usize,
 }
 
 impl Default for Limits {
@@ -73,6 +83,7 @@ impl Default for Limits {
             hostmem: DEFAULT_HOSTMEM,
             resources: DEFAULT_RESOURCES,
             host_blobs: DEFAULT_RESOURCES,
+            rendered_contexts: MAX_RENDERED_CONTEXTS,
         }
     }
 }

@@ -11,7 +11,8 @@ use super::resource::{Resource, Storage};
 use super::three_d::refused;
 use super::{Device, SharedMemory, State};
 use crate::memory::PAGE_SIZE;
-use crate::render::BlobRequest;
+use crate::memory::exported::ExportError;
+use crate::render::{BlobRequest, ExportedBlob, HandleKind};
 
 impl Device {
     /// Makes a blob in host memory of what a context provides.
@@ -19,7 +20,7 @@ impl Device {
     /// # Errors
     /// See [`State::create_host_blob`]; for a context of the renderer `InvalidResourceId` (id taken);
     /// `InvalidParameter` for an empty blob; `OutOfMemory` (a quota); `Unspec` if the renderer refuses,
-    /// or gives what a front-end cannot map.
+    /// gives what a front-end cannot map, or no dma-buf for a blob that other devices are to use.
     pub(super) fn create_host_blob(
         &self,
         id: ResourceId,
@@ -50,7 +51,9 @@ impl Device {
         });
         let exported = exported.map_err(|error| refused("RESOURCE_CREATE_BLOB", &error))?;
         let acked = shared.mapper.speaks_memtype();
-        let memory = match shared.source.exported(exported, len, acked) {
+        let memory = match shareable(flags, &exported)
+            .and_then(|()| shared.source.exported(exported, len, acked))
+        {
             Ok(memory) => memory,
             Err(error) => {
                 log::warn!("a blob of {size} bytes is refused: {error}");
@@ -63,6 +66,15 @@ impl Device {
         let mut state = self.state();
         state.resources.insert(id, Resource::new(storage, None));
         Ok(Reply::OkNoData)
+    }
+}
+
+/// Whether other devices could import the memory of a blob that they are to use: only dma-bufs.
+fn shareable(flags: BlobFlags, exported: &ExportedBlob) -> Result<(), ExportError> {
+    match exported.kind {
+        HandleKind::DmaBuf => Ok(()),
+        _ if !flags.contains(BlobFlags::CROSS_DEVICE) => Ok(()),
+        _ => Err(ExportError::CrossDevice),
     }
 }
 

@@ -35,6 +35,9 @@ pub enum ExportError {
     /// No VMM can map it: Vulkan's opaque descriptors, for example, hold the memory who knows where.
     #[error("the renderer exports it as neither dma-buf nor shared memory, so no VMM can map it")]
     Kind,
+    /// Other devices cannot import it.
+    #[error("other devices are to use it, and the renderer does not export it as dma-buf")]
+    CrossDevice,
     /// It is shorter than the blob, or cannot be asked.
     #[error("what the renderer exports cannot be mapped whole: {0}")]
     Size(#[from] io::Error),

@@ -30,6 +30,8 @@ use super::{
 };
 use crate::memory::PAGE_SIZE;
 
+mod vulkan;
+
 /// The renderer. There is one in a process, ever: virglrenderer starts once, also when that fails.
 pub(super) struct Virgl {
     rutabaga: Rutabaga,
@@ -69,7 +71,9 @@ impl Virgl {
         let watched = workers.clone();
         let handler = RutabagaHandler::new(move |fence: RutabagaFence| match signalled(fence) {
             // virglrenderer signals what a process leaves behind as if it had been done.
-            Some((timeline @ Timeline::Context(context, _), id)) if ended(&watched, context) => {
+            Some((timeline @ Timeline::Context(context, _), id))
+                if vulkan::has_ended(watched.as_deref(), context) =>
+            {
                 signals.fail(timeline, id, RenderError::Lost);
             }
             Some((timeline, id)) => signals.signal(timeline, id),
@@ -130,72 +134,6 @@ impl Virgl {
         descriptor
             .map(|descriptor| descriptor.as_fd().try_clone_to_owned())
             .transpose()
-    }
-
-    /// Does something for which virglrenderer may wait for a process.
-    fn during<T>(&mut self, peer: Peer, work: impl FnOnce(&mut Rutabaga) -> T) -> T {
-        let rutabaga = &mut self.rutabaga;
-        match &self.workers {
-            Some(workers) => workers.during(peer, || work(rutabaga)),
-            None => work(rutabaga),
-        }
-    }
-
-    /// As [`Self::during`], with the process of a context if that is one of Vulkan.
-    ///
-    /// # Errors
-    /// `Lost`; what the work says.
-    fn in_context<T>(
-        &mut self,
-        context: u32,
-        work: impl FnOnce(&mut Rutabaga) -> Result<T, RutabagaError>,
-    ) -> Result<T, RenderError> {
-        if self.lost.contains(&context) {
-            return Err(RenderError::Lost);
-        }
-        if self.vulkan.contains(&context) {
-            self.during(Peer::Context(context), work).map_err(error)
-        } else {
-            work(&mut self.rutabaga).map_err(error)
-        }
-    }
-
-    /// Takes note of the process of a context of Vulkan that has just been made.
-    fn adopt(&mut self, id: u32) -> Result<(), RenderError> {
-        let Some(workers) = &self.workers else {
-            return Ok(());
-        };
-        if let Err(why) = workers.adopt(id) {
-            self.end_context(id);
-            return Err(RenderError::Refused(why));
-        }
-        self.vulkan.insert(id);
-        Ok(())
-    }
-
-    /// Destroys a context there.
-    fn end_context(&mut self, id: u32) {
-        if let Some(workers) = &self.workers {
-            workers.forget(id);
-        }
-        // Fails only for one that is not there.
-        let _ = self.during(Peer::Server, |rutabaga| rutabaga.destroy_context(id));
-        self.contexts.remove(&id);
-        self.vulkan.remove(&id);
-    }
-
-    /// Gives up the contexts whose processes have ended. Until then virglrenderer's thread for each
-    /// takes a whole CPU.
-    fn give_up_contexts(&mut self) {
-        let ended = self.workers.as_ref().map(|workers| workers.ended());
-        for id in ended.unwrap_or_default() {
-            self.end_context(id);
-            self.lost.insert(id);
-            if let Some(context) = ContextId::new(id) {
-                log::warn!("the process of Vulkan context {id} has ended: the context is lost");
-                self.fences.lose_context(context);
-            }
-        }
     }
 
     /// Makes sure that a GL context is there to work in, for what is done in none of the guest's: the
@@ -281,12 +219,6 @@ fn signalled(fence: RutabagaFence) -> Option<(Timeline, u32)> {
         _ => Timeline::Context(ContextId::new(fence.ctx_id)?, RingIdx::new(fence.ring_idx)?),
     };
     Some((timeline, u32::try_from(fence.fence_id).ok()?))
-}
-
-/// Whether a context is one of Vulkan, and its process has ended.
-fn ended(workers: &Option<Arc<Workers>>, context: ContextId) -> bool {
-    let workers = workers.as_ref();
-    workers.is_some_and(|workers| workers.has_ended(context.get()))
 }
 
 fn refused(why: impl std::fmt::Display) -> RenderError {

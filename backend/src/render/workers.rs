@@ -180,6 +180,8 @@ impl Workers {
             (state.server.take(), contexts)
         };
         if let Some(mut server) = server {
+            // As with those of contexts: closing does not do.
+            let _ = epoll::delete(&self.epoll, server.connection());
             let status = server.end().map(|status| format!(" with {status}"));
             log::error!(
                 "the render server (virgl_render_server) has ended{}: Vulkan contexts fail from now \

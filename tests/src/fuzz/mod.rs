@@ -33,6 +33,7 @@ const LIMITS: Limits = Limits {
     hostmem: 2 << 20,
     resources: 6,
     host_blobs: 4,
+    rendered_contexts: 4,
 };
 
 /// What one seed did, to see that a run reaches anything.

@@ -68,6 +68,20 @@ fn nothing_can_be_added_once_the_renderer_has_gone() {
     assert_eq!(*lock(&results), [(1, gone.clone()), (2, gone)]);
 }
 
+#[test]
+fn a_lost_contexts_fences_fail_and_no_others() {
+    let fences = Fences::default();
+    let results = Results::default();
+    for (number, line) in [(1, 0), (2, 1), (3, 1), (4, 2)] {
+        fences.add(timeline(line), done(number, &results)).unwrap();
+    }
+    fences.lose_context(ContextId::new(1).unwrap());
+    let lost = Err(RenderError::Lost);
+    assert_eq!(*lock(&results), [(2, lost.clone()), (3, lost)]);
+    fences.drop_all();
+    assert_eq!(lock(&results).len(), 4);
+}
+
 /// A callback that comes back finds nothing locked.
 #[test]
 fn a_callback_may_use_the_fences() {

@@ -74,6 +74,34 @@ fn a_stream_that_is_refused_has_no_fence() {
 }
 
 #[test]
+fn who_waits_too_long_calls_for_a_rescue_and_waits_on() {
+    let fake = Fake::default();
+    let (help, stuck) = channel();
+    let stuck = Mutex::new(stuck);
+    let calls = Arc::new(Mutex::new(0));
+    let of_rescue = Arc::clone(&calls);
+    let rescue = Rescue {
+        after: Duration::from_millis(50),
+        act: Box::new(move || {
+            *lock(&of_rescue) += 1;
+            // Only the second helps.
+            if *lock(&of_rescue) == 2 {
+                help.send(()).unwrap();
+            }
+        }),
+    };
+    let renderer = RenderThread::start_with(Some(rescue), move |_| Ok(Box::new(fake))).unwrap();
+    assert_eq!(renderer.call("in no time", |_| Ok(1)), Ok(1));
+    assert_eq!(*lock(&calls), 0);
+    let answer = renderer.call("for ever", move |_| {
+        lock(&stuck).recv_timeout(LONG).unwrap();
+        Ok(2)
+    });
+    assert_eq!(answer, Ok(2));
+    assert_eq!(*lock(&calls), 2);
+}
+
+#[test]
 fn a_panic_fails_this_call_and_every_later_one_and_every_fence() {
     let fake = Fake::default();
     let renderer = fake.start();

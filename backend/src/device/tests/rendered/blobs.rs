@@ -91,3 +91,32 @@ fn without_a_region_the_renderer_is_not_asked_for_blobs() {
     );
     assert_eq!(gpu.calls(), []);
 }
+
+#[test]
+fn what_other_devices_are_to_use_is_a_dma_buf() {
+    let gpu = Gpu::with(Limits::default(), true);
+    gpu.create_context(1, 1).unwrap();
+    for (kind, flags, expected) in [
+        (HandleKind::Shm, 1, OK),
+        (HandleKind::Shm, 1 | 4, UNSPEC),
+        (HandleKind::DmaBuf, 1 | 4, OK),
+        (HandleKind::Other, 4, UNSPEC),
+    ] {
+        let fd = memfd_create(c"nosnoop-test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, 4096).unwrap();
+        gpu.fake
+            .with(|script| script.export = Some((fd, kind, Some(1))));
+        gpu.calls();
+        let made = gpu.run(
+            cmd::RESOURCE_CREATE_BLOB,
+            1,
+            &[7, 2, flags, 0, 9, 0, 4096, 0],
+        );
+        assert_eq!(made, expected, "{kind:?} {flags}");
+        if made == OK {
+            assert_eq!(gpu.unref(7), OK);
+        }
+        let destroyed = Call::DestroyResource(id(7));
+        assert_eq!(gpu.calls().last(), Some(&destroyed), "{kind:?} {flags}");
+    }
+}
