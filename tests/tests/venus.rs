@@ -352,6 +352,18 @@ fn a_process_that_hangs_is_given_up_and_so_is_the_server() -> Result<()> {
     );
     check_lost(&mut rig, 1);
     check_context(&mut rig, 2);
+    // With commands until no more go in.
+    let third = context(&mut rig, 3);
+    signal(third, Signal::STOP);
+    let submit = request::submit_3d(3, &[0; 256]);
+    let refused = (0..10_000).find(|_| rig.gpu.answer(&submit).unwrap() != resp::OK_NODATA);
+    assert!(refused.is_some());
+    await_log(
+        &rig,
+        "the process of Vulkan context 3 has not answered for 10 s",
+    );
+    check_lost(&mut rig, 3);
+    check_context(&mut rig, 2);
     let server = server(&rig);
     signal(server, Signal::STOP);
     let refused = rig.gpu.answer(&request::ctx_create(1, VENUS, b""))?;

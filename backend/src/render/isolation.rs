@@ -10,6 +10,19 @@
 //! control queue stands still; a stack overflow on a thread that the library made; a library that calls
 //! `exit`. Whoever breaks into the renderer has all that this process has, the guest's memory included,
 //! so each guest has a process of its own, and an operator who needs more puts it into a sandbox.
+//!
+//! Vulkan is drawn elsewhere: virglrenderer's render server, a child of this process, forks a process for
+//! each Vulkan context. One that crashes, that virglrenderer gives up for the garbage that its guest sent,
+//! or that keeps this process waiting too long costs its context alone: its fences fail, later commands
+//! too, and destroying it frees all that it had. When the server itself dies, every Vulkan context is
+//! lost and none can be made until this process is started again; OpenGL and 2D go on. Both are noticed
+//! at once, also while the guest sends nothing. Memory that a lost context has given the guest stays
+//! what it was.
+//!
+//! That contains mistakes, not attacks. These processes run as the same user with the same rights and see
+//! the same devices and files, so one that has been broken into can do to this process what any process
+//! of that user can (`ptrace`, unless the host forbids it). A process of Vulkan has no descriptor of the
+//! guest's memory, only those of the blobs that were made in or attached to its context.
 
 use std::fs;
 use std::io;

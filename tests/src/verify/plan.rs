@@ -16,8 +16,8 @@ const TESTS_PACKAGE: &str = "nosnoop-tests";
 const VM_TARGET: &str = "vm";
 
 /// What the names of test targets begin with that need the daemon with a 3D renderer, and software
-/// OpenGL.
-const VIRGL_TARGETS: &str = "virgl";
+/// OpenGL or Vulkan.
+const VIRGL_TARGETS: [&str; 2] = ["virgl", "venus"];
 
 /// The tests that run the conformance cases against the daemon with each planted bug.
 const PLANTED_TARGET: &str = "planted";
@@ -254,7 +254,7 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
     )
     .with("NOSNOOP_GPU_BIN", workspace.daemon("debug"));
     let of_own = |target: &&String| {
-        [VM_TARGET, PLANTED_TARGET].contains(&target.as_str()) || target.starts_with(VIRGL_TARGETS)
+        [VM_TARGET, PLANTED_TARGET].contains(&target.as_str()) || needs_renderer(target)
     };
     for target in workspace.test_targets.iter().filter(|t| !of_own(t)) {
         tests
@@ -324,7 +324,7 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
     );
 
     // One at a time: a software renderer takes every processor, and deadlines count. They fetch the root with
-    // OpenGL and build the daemon themselves.
+    // OpenGL and Vulkan and build the daemon themselves.
     let mut virgl = Step::new(
         "virgl",
         Tests,
@@ -332,7 +332,7 @@ pub fn steps(workspace: &Workspace, options: Options) -> Vec<Step> {
         &["test", "-p", TESTS_PACKAGE, "--no-fail-fast"],
     );
     let targets = workspace.test_targets.iter();
-    for target in targets.filter(|name| name.starts_with(VIRGL_TARGETS)) {
+    for target in targets.filter(|name| needs_renderer(name)) {
         virgl
             .arguments
             .extend(["--test".to_owned(), target.clone()]);
@@ -445,6 +445,10 @@ fn has_cargo_deny() -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
+fn needs_renderer(target: &str) -> bool {
+    VIRGL_TARGETS.iter().any(|begin| target.starts_with(begin))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -455,7 +459,7 @@ mod tests {
         Workspace {
             root: PathBuf::from("/w"),
             target: PathBuf::from("/w/target"),
-            test_targets: ["two_d", "virgl", "virgl_draws", "vm"]
+            test_targets: ["two_d", "venus", "virgl", "virgl_draws", "vm"]
                 .map(str::to_owned)
                 .to_vec(),
         }
@@ -493,7 +497,8 @@ mod tests {
         let vm = steps.iter().find(|s| s.name == "vm").unwrap();
         assert_eq!(vm.kind, Kind::Tests);
         let virgl = steps.iter().find(|s| s.name == "virgl").unwrap();
-        let targets = "--test virgl --test virgl_draws -- --show-output --test-threads=1";
+        let targets =
+            "--test venus --test virgl --test virgl_draws -- --show-output --test-threads=1";
         assert!(virgl.command_line().ends_with(targets));
     }
 
