@@ -35,20 +35,20 @@ pub enum Gpu {
 pub enum GpuError {
     /// There is none, and none was named.
     #[error(
-        "--virgl finds no render node in {DRM_DEVICES}: name one with --render-node, or draw in \
-         software with --virgl=software"
+        "there is no render node in {DRM_DEVICES} for 3D: name one with --render-node, or draw in \
+         software with --virgl=software or --venus=software"
     )]
     None,
     /// What was named is something else.
     #[error(
-        "--virgl cannot draw on {0}: it is no render node ({DRM_DEVICES}/{RENDER_NODE}*); name \
-         another with --render-node, or draw in software with --virgl=software"
+        "3D cannot be drawn on {0}: it is no render node ({DRM_DEVICES}/{RENDER_NODE}*); name \
+         another with --render-node, or draw in software with --virgl=software or --venus=software"
     )]
     NoRenderNode(PathBuf),
     /// It is there, but not for us.
     #[error(
-        "--virgl cannot open {path}: {source}; name another render node with --render-node, or \
-         draw in software with --virgl=software"
+        "3D cannot be drawn on {path}: {source}; name another render node with --render-node, or \
+         draw in software with --virgl=software or --venus=software"
     )]
     Open {
         /// The node.

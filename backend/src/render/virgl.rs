@@ -109,9 +109,11 @@ impl Virgl {
             .map_err(|error| format!("virglrenderer does not start: {error}"))?;
         // A failure to start is only seen by what is missing then.
         if rutabaga.get_num_capsets() == 0 {
-            return Err(format!(
-                "virglrenderer does not start on {gpu}: is there an EGL and an OpenGL driver for it?"
-            ));
+            let missing = match wanted {
+                [native::VENUS] => "does the render server run by itself?",
+                _ => "is there an EGL and an OpenGL driver for it?",
+            };
+            return Err(format!("virglrenderer does not start on {gpu}: {missing}"));
         }
         let capsets = capsets(&rutabaga, wanted)?;
         Ok(Self {
