@@ -13,7 +13,8 @@
 //! * [`shmem`] is the other end of the shared-memory channel: it maps what the daemon asks it to, and
 //!   [`memtype`] reads the flags of its requests;
 //! * [`cross_domain`] is what a guest says to allocate images on the host;
-//! * [`three_d`] is what it says about 3D resources, [`virgl`] what it says to draw into them;
+//! * [`three_d`] is what it says about 3D resources, [`virgl`] what it says to draw into them, and [`venus`]
+//!   what it says to use Vulkan;
 //! * [`pixels`] holds test pictures and the reference conversion of pixel formats;
 //! * [`session`] ties these together: bring-up in QEMU's or crosvm's order of messages.
 //! * [`rig`] adds the daemon: what nearly every test needs.
@@ -40,6 +41,7 @@ pub mod ring;
 pub mod session;
 pub mod shmem;
 pub mod three_d;
+pub mod venus;
 pub mod vhost_user;
 pub mod virgl;
 
