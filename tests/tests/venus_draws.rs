@@ -18,10 +18,20 @@
     reason = "test code: a broken expectation is to stop the test loudly"
 )]
 
+#[path = "venus_draws/blobs.rs"]
+mod blobs;
 #[path = "venus_draws/compute.rs"]
 mod compute;
+#[path = "venus_draws/fences.rs"]
+mod fences;
+#[path = "venus_draws/garbage.rs"]
+mod garbage;
 #[path = "venus_draws/kit.rs"]
 mod kit;
+#[path = "venus_draws/rates.rs"]
+mod rates;
+#[path = "venus_draws/rings.rs"]
+mod rings;
 
 use nosnoop_tests::frontend::Result;
 

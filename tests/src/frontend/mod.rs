@@ -7,6 +7,7 @@
 //! * [`memory`] is the guest's memory: memfds that both processes map;
 //! * [`ring`] is the driver's side of a split virtqueue, with raw access for hostile rings;
 //! * [`queue`] sends commands over a ring and collects their responses;
+//! * [`batch`] is for the order in which many of them are answered;
 //! * [`request`] builds the bytes of every virtio-gpu command, [`response`] reads the answers;
 //! * [`driver`] is a small virtio-gpu driver on top: one method per command;
 //! * [`display`] is the other end of the vhost-user-gpu display socket, with a shadow picture per scanout;
@@ -23,6 +24,7 @@
 //! time, from the specification, so that a mistake on one side cannot hide on the other.
 //! Every wait has a deadline, and the error says what was awaited.
 
+pub mod batch;
 pub mod cross_domain;
 pub mod daemon;
 pub mod display;

@@ -13,7 +13,7 @@ const WORDS: u32 = 128 * 128;
 const BYTES: u64 = 4 * WORDS as u64;
 
 /// The shader with a buffer in memory that can be mapped, and a picture to read it by.
-struct Writer {
+pub(crate) struct Writer {
     kernel: Kernel,
     params: u64,
     buffer: u64,
@@ -22,7 +22,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(rig: &mut Rig, venus: &mut Venus, device: &Device) -> Result<Self> {
+    pub(crate) fn new(rig: &mut Rig, venus: &mut Venus, device: &Device) -> Result<Self> {
         let (buffer, memory) = venus.buffer_in(rig, device, BYTES, HOST_COHERENT)?;
         let size = Params::SIZE as u64;
         let (params, _) = venus.buffer_in(rig, device, size, 0)?;
@@ -39,7 +39,13 @@ impl Writer {
     }
 
     /// A command buffer that writes the pattern of a seed.
-    fn record(&self, rig: &mut Rig, venus: &mut Venus, device: &Device, seed: u32) -> Result<u64> {
+    pub(crate) fn record(
+        &self,
+        rig: &mut Rig,
+        venus: &mut Venus,
+        device: &Device,
+        seed: u32,
+    ) -> Result<u64> {
         let params = Params {
             seed,
             first_index: 0,
@@ -53,6 +59,19 @@ impl Writer {
                 .barrier()
                 .copy_to_image(self.buffer, &self.image)
         })
+    }
+
+    /// Checks every word of the buffer, read by way of the picture.
+    pub(crate) fn check(
+        &self,
+        rig: &mut Rig,
+        venus: &mut Venus,
+        device: &Device,
+        seed: u32,
+    ) -> Result<()> {
+        let words = venus.read_image(rig, device, &self.image)?;
+        assert_pattern(&words, seed);
+        Ok(())
     }
 }
 
@@ -74,8 +93,7 @@ fn a_shader_writes_its_pattern() -> Result<()> {
     for seed in [1, 0xdead_beef] {
         let commands = writer.record(&mut rig, &mut venus, &device, seed)?;
         venus.fenced(&mut rig, &submit(&device, commands), QUEUE_RING)?;
-        let words = venus.read_image(&mut rig, &device, &writer.image)?;
-        assert_pattern(&words, seed);
+        writer.check(&mut rig, &mut venus, &device, seed)?;
     }
     rig.finish()
 }

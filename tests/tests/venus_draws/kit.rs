@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use nosnoop_tests::frontend::three_d::{Line, fenced_submit};
+use nosnoop_tests::frontend::venus::context::REPLY_BYTES;
 use nosnoop_tests::frontend::venus::{Device, Venus};
-use nosnoop_tests::frontend::{Daemon, Result, Rig, SessionOptions};
+use nosnoop_tests::frontend::{Daemon, Error, Result, Rig, SessionOptions};
 use nosnoop_tests::lab::LabError;
 use nosnoop_tests::lab::gl::{DAEMON_VARIABLE, GlRoot};
 use nosnoop_tests::lab::programs::Profile;
@@ -48,7 +50,7 @@ pub(crate) fn start() -> Option<Rig> {
 
 /// A context that answers.
 pub(crate) fn context(rig: &mut Rig, id: u32) -> Result<Venus> {
-    let offset = REPLIES + u64::from(id) * (16 << 20);
+    let offset = REPLIES + u64::from(id) * REPLY_BYTES;
     Venus::new(rig, id, REPLIES_RESOURCE + id, offset)
 }
 
@@ -62,4 +64,43 @@ pub(crate) fn device(rig: &mut Rig, id: u32) -> Result<(Venus, Device)> {
 /// Whether Vulkan's memory can be mapped here: software Mesa's is a dma-buf where there is udmabuf.
 pub(crate) fn memory_maps() -> bool {
     Path::new("/dev/udmabuf").exists()
+}
+
+/// Checks that these contexts still answer, and that a new one can be made, which goes again.
+pub(crate) fn check_lives(rig: &mut Rig, others: &mut [Venus]) -> Result<()> {
+    const ID: u32 = 400;
+    for venus in others {
+        venus.version(rig)?;
+    }
+    let mut fresh = context(rig, ID)?;
+    fresh.version(rig)?;
+    end(rig, &fresh)
+}
+
+/// Takes a context and its memory for replies away, whose mapping goes with the context.
+pub(crate) fn end(rig: &mut Rig, venus: &Venus) -> Result<()> {
+    rig.gpu.destroy_context(venus.id)?;
+    rig.gpu.unref(venus.replies.resource)
+}
+
+/// Sends words in a context of its own, behind which a fence is to be answered, one way or the other;
+/// whether the context still answers.
+pub(crate) fn survives(rig: &mut Rig, words: &[u8]) -> Result<bool> {
+    const ID: u32 = 401;
+    let mut venus = context(rig, ID)?;
+    let request = fenced_submit(ID, words, 1, Line::Ring(0));
+    rig.gpu.answer(&request)?;
+    let lives = answers(rig, &mut venus)?;
+    end(rig, &venus)?;
+    Ok(lives)
+}
+
+/// Whether a context still answers.
+pub(crate) fn answers(rig: &mut Rig, venus: &mut Venus) -> Result<bool> {
+    match venus.version(rig) {
+        Ok(_) => Ok(true),
+        // Refused, or no reply behind the fence.
+        Err(Error::Refused { .. } | Error::Protocol(_)) => Ok(false),
+        Err(other) => Err(other),
+    }
 }

@@ -10,6 +10,12 @@ use crate::frontend::three_d::{Line, fenced_submit};
 /// Bytes of the memory for replies: room for a picture of [`Venus::read_image`].
 pub const REPLY_BYTES: u64 = 1 << 20;
 
+/// Bytes of a reply that holds no array of the guest's own length.
+const SHORT_REPLY: usize = 4096;
+
+/// What stands where a reply is to begin: no command's type.
+pub(super) const NO_REPLY: [u8; 4] = [0xff; 4];
+
 /// Shared memory of a context (a HOST3D blob of id 0), mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shared {
@@ -122,13 +128,25 @@ impl Venus {
     /// As the command that it sends; [`Error::Protocol`](crate::frontend::Error::Protocol) where nothing
     /// has replied: the context has come to its end.
     pub fn call(&mut self, session: &mut Session, command: Words) -> Result<Reply> {
-        let replies = self.replies;
-        session.shmem().write(replies.offset, &[0xff; 4]);
+        self.call_long(session, command, SHORT_REPLY)
+    }
+
+    /// As [`Venus::call`] for a reply of up to this many bytes.
+    ///
+    /// # Errors
+    /// As [`Venus::call`].
+    pub fn call_long(
+        &mut self,
+        session: &mut Session,
+        command: Words,
+        len: usize,
+    ) -> Result<Reply> {
+        let at = self.replies.offset;
+        session.shmem().write(at, &NO_REPLY);
         let kind = command.kind();
         let seek = Words::command(cmd::SEEK_REPLY_COMMAND_STREAM).u64(0);
         self.fenced(session, &seek.then(&command.replied()), 0)?;
-        let bytes = session.shmem().read(replies.offset, replies.size as usize);
-        Reply::new(kind, bytes)
+        Reply::new(kind, session.shmem().read(at, len))
     }
 
     /// Sends a command that is replied to with a `VkResult`, which must be good.

@@ -232,7 +232,8 @@ impl Venus {
             .u32s(&[0, 0, 0, image.width, image.height, 1])
             .count(bytes)
             .count(bytes);
-        let mut reply = self.call(session, command)?;
+        // In front of them a type, a result and a length.
+        let mut reply = self.call_long(session, command, 16 + bytes)?;
         reply.success()?;
         match reply.u64()? {
             found if found == bytes as u64 => {}

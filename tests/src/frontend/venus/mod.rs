@@ -6,18 +6,21 @@
 //! * [`wire`] puts commands together and takes replies apart;
 //! * [`context`] sends commands by SUBMIT_3D and reads replies from shared memory;
 //! * [`instance`] comes down to a device and its queue;
-//! * [`memory`] has memory, buffers and images; [`compute`] runs a shader.
+//! * [`memory`] has memory, buffers and images; [`compute`] runs a shader;
+//! * [`ring`] sends commands through memory, past the device.
 
 pub mod compute;
 pub mod context;
 pub mod instance;
 pub mod memory;
+pub mod ring;
 pub mod wire;
 
 pub use compute::{Kernel, Recording, submit};
 pub use context::{Shared, Venus};
 pub use instance::Device;
 pub use memory::Image;
+pub use ring::{Layout, Ring};
 pub use wire::{Reply, Words};
 
 /// `VIRTIO_GPU_CAPSET_VENUS`.

@@ -119,7 +119,7 @@ impl Words {
             .iter()
             .fold(words, |words, (kind, _)| words.pointer().u32(*kind));
         let fields = chain.iter().rev().map(|(_, fields)| fields);
-        fields.fold(words.null(), |words, fields| words.then(fields))
+        fields.fold(words.null(), Words::then)
     }
 }
 
