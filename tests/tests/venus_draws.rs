@@ -32,8 +32,29 @@ mod kit;
 mod rates;
 #[path = "venus_draws/rings.rs"]
 mod rings;
+#[path = "venus_draws/stuck.rs"]
+mod stuck;
 
 use nosnoop_tests::frontend::Result;
+use nosnoop_tests::frontend::venus::Capset;
+
+/// Numbers of Vulkan extensions: `VK_KHR_external_memory_fd` and one that nobody has.
+const EXTERNAL_MEMORY_FD: u32 = 75;
+const NONE: u32 = 1000;
+
+#[test]
+fn the_capability_set_says_what_this_library_speaks() -> Result<()> {
+    let Some(mut rig) = kit::start() else {
+        return Ok(());
+    };
+    let capset = Capset::get(&mut rig.gpu)?;
+    assert_eq!(capset.wire_format, 1, "{capset:?}");
+    assert!(capset.protocol >= 3, "{capset:?}");
+    assert!(capset.blob_id_0 && capset.multiple_timelines, "{capset:?}");
+    assert!(capset.has_extension(EXTERNAL_MEMORY_FD));
+    assert!(!capset.has_extension(NONE));
+    rig.finish()
+}
 
 #[test]
 fn a_context_has_a_version_an_instance_and_a_device() -> Result<()> {

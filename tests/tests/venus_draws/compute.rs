@@ -61,6 +61,27 @@ impl Writer {
         })
     }
 
+    /// A command buffer that writes the same words again and again, millions of times.
+    pub(crate) fn record_long(
+        &self,
+        rig: &mut Rig,
+        venus: &mut Venus,
+        device: &Device,
+    ) -> Result<u64> {
+        let params = Params {
+            seed: 1,
+            first_index: 0,
+            count: WORDS,
+        };
+        venus.record(rig, device, |commands| {
+            let commands = commands.update(self.params, &params.to_bytes()).barrier();
+            let times = 0..4;
+            times.fold(commands, |commands, _| {
+                commands.dispatch(&self.kernel, 65_535).barrier()
+            })
+        })
+    }
+
     /// Checks every word of the buffer, read by way of the picture.
     pub(crate) fn check(
         &self,

@@ -48,11 +48,16 @@ fn another_thread() -> Result<()> {
     Ok(())
 }
 
+/// Maps and unmaps a blob.
+fn map(rig: &mut Rig, resource: u32) -> Result<()> {
+    rig.gpu.map_blob(resource, 0)?;
+    rig.gpu.unmap_blob(resource)
+}
+
 /// Makes, maps, unmaps and lets go of a blob.
 fn blob(rig: &mut Rig, create: &[u8], resource: u32) -> Result<()> {
     rig.gpu.command("RESOURCE_CREATE_BLOB", create)?;
-    rig.gpu.map_blob(resource, 0)?;
-    rig.gpu.unmap_blob(resource)?;
+    map(rig, resource)?;
     rig.gpu.unref(resource)
 }
 
@@ -95,24 +100,35 @@ fn round_trips_and_mappings() -> Result<()> {
     }
     let images = ImageContext::new(&mut rig.gpu, 3, 30)?;
     let image = images.blob_of(&mut rig.gpu, 31, 1 << 16)?;
+    measure("map and unmap, our allocator's 64 KiB", || {
+        map(&mut rig, 31)
+    })?;
     rig.gpu.unref(31)?;
     let ours = images.blob_request(40, &image);
-    measure("blob of our allocator, 64 KiB", || {
+    measure("blob of our allocator, 64 KiB, made to gone", || {
         blob(&mut rig, &ours, 40)
     })?;
     let shared = host_blob(1, 40, 0, 1 << 16);
-    measure("blob of Venus, shared memory, 64 KiB", || {
+    rig.gpu.command("RESOURCE_CREATE_BLOB", &shared)?;
+    measure("map and unmap, Venus' shared memory, 64 KiB", || {
+        map(&mut rig, 40)
+    })?;
+    rig.gpu.unref(40)?;
+    measure("blob of Venus, shared memory, 64 KiB, made to gone", || {
         blob(&mut rig, &shared, 40)
     })?;
     if kit::memory_maps() {
         let made = kit::device(&mut rig, 2)?;
         let (mut other, device) = made;
         let of = device.memory_type(u32::MAX, 0)?;
-        measure("blob of Venus, Vulkan memory, 64 KiB", || {
-            let memory = other.allocate(&mut rig, &device, of, 1 << 16, &[])?;
-            blob(&mut rig, &host_blob(2, 40, memory, 1 << 16), 40)?;
-            other.free(&mut rig, &device, memory)
-        })?;
+        measure(
+            "blob of Venus, Vulkan memory, 64 KiB, allocated to gone",
+            || {
+                let memory = other.allocate(&mut rig, &device, of, 1 << 16, &[])?;
+                blob(&mut rig, &host_blob(2, 40, memory, 1 << 16), 40)?;
+                other.free(&mut rig, &device, memory)
+            },
+        )?;
     }
     rig.finish()
 }

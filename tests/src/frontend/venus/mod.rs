@@ -3,12 +3,14 @@
 //! Written from the protocol's numbers and layouts (virglrenderer 1.3, `venus-protocol/`, format version 1):
 //! as much of it as a compute shader and its memory need.
 //!
+//! * [`capset`] is what the host says about itself;
 //! * [`wire`] puts commands together and takes replies apart;
 //! * [`context`] sends commands by SUBMIT_3D and reads replies from shared memory;
 //! * [`instance`] comes down to a device and its queue;
 //! * [`memory`] has memory, buffers and images; [`compute`] runs a shader;
 //! * [`ring`] sends commands through memory, past the device.
 
+pub mod capset;
 pub mod compute;
 pub mod context;
 pub mod instance;
@@ -16,6 +18,7 @@ pub mod memory;
 pub mod ring;
 pub mod wire;
 
+pub use capset::Capset;
 pub use compute::{Kernel, Recording, submit};
 pub use context::{Shared, Venus};
 pub use instance::Device;
@@ -68,6 +71,8 @@ pub mod cmd {
     pub const CREATE_RING: u32 = 188;
     pub const DESTROY_RING: u32 = 189;
     pub const NOTIFY_RING: u32 = 190;
+    pub const WAIT_VIRTQUEUE_SEQNO: u32 = 252;
+    pub const WAIT_RING_SEQNO: u32 = 253;
     pub const COPY_IMAGE_TO_MEMORY: u32 = 297;
     /// The last number that a command could have.
     pub const NONE: u32 = u32::MAX;

@@ -89,6 +89,11 @@ impl Layout {
     }
 }
 
+/// WAIT_VIRTQUEUE_SEQNO: a ring goes on when the context has been given this number by SUBMIT_3D.
+pub fn wait_virtqueue(seqno: u64) -> Words {
+    Words::command(cmd::WAIT_VIRTQUEUE_SEQNO).u64(seqno)
+}
+
 /// A ring of a context, with memory for its replies.
 #[derive(Clone, Debug)]
 pub struct Ring {
@@ -135,6 +140,14 @@ impl Ring {
     /// DESTROY_RING.
     pub fn destroy(&self) -> Words {
         Words::command(cmd::DESTROY_RING).u64(self.id)
+    }
+
+    /// WAIT_RING_SEQNO: what is submitted to the context after it waits until the ring has been read up to
+    /// this tail.
+    pub fn wait(&self, tail: u32) -> Words {
+        Words::command(cmd::WAIT_RING_SEQNO)
+            .u64(self.id)
+            .u64(u64::from(tail))
     }
 
     fn load(&self, session: &Session, at: u64) -> u32 {
