@@ -19,7 +19,7 @@ fn random_words_end_their_context_only() -> Result<()> {
         return Ok(());
     };
     let mut others = [context(&mut rig, 1)?];
-    for (seed, words) in [1, 2, 3, 16, 100, 1000, 100_000].into_iter().enumerate() {
+    for (seed, words) in [1, 2, 3, 16, 100, 1000, 40_000].into_iter().enumerate() {
         let bytes = noise(seed as u64 + 1, 4 * words);
         assert!(!survives(&mut rig, &bytes)?, "{words} words");
     }

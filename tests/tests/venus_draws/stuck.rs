@@ -7,7 +7,7 @@ use nosnoop_tests::frontend::request::{ctx_destroy, submit_3d};
 use nosnoop_tests::frontend::response::resp;
 use nosnoop_tests::frontend::three_d::{Line, fenced_submit};
 use nosnoop_tests::frontend::venus::ring::wait_virtqueue;
-use nosnoop_tests::frontend::venus::{Ring, Venus, submit};
+use nosnoop_tests::frontend::venus::{Ring, Venus, Words, cmd, submit};
 use nosnoop_tests::frontend::{Result, Rig};
 
 /// Fences behind long work: seconds of it, together.
@@ -88,6 +88,30 @@ fn a_context_that_waits_for_itself_holds_nobody_up() -> Result<()> {
     check_lives(&mut rig, &mut others)?;
     let going = rig.gpu.queue(&ctx_destroy(2))?;
     rig.gpu.finish(&[waiting, going])?;
+    check_lives(&mut rig, &mut others)?;
+    rig.finish()
+}
+
+#[test]
+fn a_stuck_context_that_is_given_more_holds_nobody_up_for_ever() -> Result<()> {
+    let Some(mut rig) = kit::start() else {
+        return Ok(());
+    };
+    let mut others = [context(&mut rig, 1)?];
+    waits_for_itself(&mut rig)?;
+    // More than any socket takes.
+    let words = Words::command(cmd::ENUMERATE_INSTANCE_VERSION).pointer();
+    let more = submit_3d(2, words.bytes());
+    for _ in 0..64 {
+        let tickets = (0..32).map(|_| rig.gpu.queue(&more));
+        let tickets = tickets.collect::<Result<Vec<_>>>()?;
+        rig.gpu.control.kick()?;
+        for ticket in tickets {
+            rig.gpu.control.wait(ticket)?;
+        }
+    }
+    check_lives(&mut rig, &mut others)?;
+    rig.gpu.destroy_context(2)?;
     check_lives(&mut rig, &mut others)?;
     rig.finish()
 }
