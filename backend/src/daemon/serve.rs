@@ -46,6 +46,8 @@ pub struct Options {
     pub once: bool,
     /// The outputs, unless a display socket says otherwise; 1 to 16.
     pub outputs: Vec<OutputConfig>,
+    /// Displays show dma-bufs.
+    pub dmabufs: bool,
     /// The guest's quotas.
     pub limits: Limits,
     /// Bytes of the region for host memory that guests map, a page multiple; 0 for none.

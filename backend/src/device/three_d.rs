@@ -236,7 +236,7 @@ impl Device {
             }
             (format, state.scanouts.damages(id, rect))
         };
-        for (scanout, part, damage) in damages {
+        for (scanout, part, damage) in self.flush_shared(damages)? {
             let mut pixels = self.read_back(id, part)?;
             // One update, however large: no display shows a part of it.
             self.display.update(scanout, damage, |y, xrgb| {

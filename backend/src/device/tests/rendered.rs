@@ -6,6 +6,7 @@
 mod blobs;
 mod fences;
 mod random;
+mod shared;
 mod shown;
 
 use nosnoop_protocol::command::{Box3d, Create3d, Transfer3d};
@@ -67,6 +68,12 @@ impl Gpu {
     }
 
     fn with(limits: Limits, shared_memory: bool) -> Self {
+        let bench = Bench::new(limits);
+        let display = Arc::clone(bench.device.display());
+        Self::on(display, limits, shared_memory)
+    }
+
+    fn on(display: Arc<Display>, limits: Limits, shared_memory: bool) -> Self {
         let fake = Fake::default();
         let source = || Source::open(Choice::default(), Arc::new(CacheFlusher::default())).unwrap();
         let shared = shared_memory.then(|| SharedMemory {
@@ -75,7 +82,6 @@ impl Gpu {
             source: Arc::new(source()),
         });
         let bench = Bench::new(limits);
-        let display = Arc::clone(bench.device.display());
         let device = Device::new(limits, display, shared, Some(fake.start()));
         Self {
             bench: Bench { device, ..bench },
