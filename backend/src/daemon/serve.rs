@@ -135,7 +135,7 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     // First of all: the descriptor must be taken before this process opens any itself.
     let options = &Options {
         limits: Limits {
-            host_blobs: host_blob_limit(),
+            descriptors: descriptor_limit(),
             ..options.limits
         },
         ..options.clone()
@@ -177,13 +177,12 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Descriptors that are not for blobs: sockets, events, the guest's memory regions, libraries.
+/// Descriptors that are not for resources: sockets, events, the guest's memory regions, libraries.
 const OTHER_DESCRIPTORS: u64 = 128;
 
-/// How many host blobs this process has descriptors for: one of its own each, and one for the memory
-/// region by which the front-end shares a mapped one with us. A front-end whose descriptors do not
+/// How many descriptors this process has for a guest's resources. A front-end whose descriptors do not
 /// arrive is lost, so guests must not use them up. Takes all that this process may have.
-fn host_blob_limit() -> usize {
+fn descriptor_limit() -> usize {
     let before = getrlimit(Resource::Nofile);
     let all = Rlimit {
         current: before.maximum,
@@ -193,8 +192,8 @@ fn host_blob_limit() -> usize {
         log::debug!("the limit on descriptors stays as it is: {error}");
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let blobs = descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
-    usize::try_from(blobs).unwrap_or(usize::MAX)
+    let free = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+    usize::try_from(free).unwrap_or(usize::MAX)
 }
 
 /// Gives the connections.

@@ -54,6 +54,14 @@ pub const READ_BACK_BYTES: u32 = 8 << 20;
 /// or two; each one's answer is given from within the one before, which bounds the stack.
 pub const MAX_WAITING: usize = 16;
 
+/// Descriptors of a host blob: its own, and one for the memory region by which the front-end shares it
+/// with us while it is mapped.
+pub const HOST_BLOB_DESCRIPTORS: usize = 2;
+
+/// Descriptors that the renderer keeps of each of its resources, blobs included: where the driver exports
+/// memory at all, it does so when a resource is made. Counted everywhere, as nobody says where that is.
+pub const RENDERED_DESCRIPTORS: usize = 1;
+
 /// The quotas of one device. A command that would exceed one gets `ERR_OUT_OF_MEMORY`.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -62,9 +70,9 @@ pub struct Limits {
     pub hostmem: u64,
     /// Number of resources of any kind.
     pub resources: usize,
-    /// Number of host blobs, those counted that are gone and not yet unmapped. Each takes a file
-    /// descriptor, and one more while the front-end shares its memory with us.
-    pub host_blobs: usize,
+    /// File descriptors of resources: [`HOST_BLOB_DESCRIPTORS`] of each host blob, those counted that
+    /// are gone and not yet unmapped, and [`RENDERED_DESCRIPTORS`] of each resource of the renderer's.
+    pub descriptors: usize,
 }
 
 impl Default for Limits {
@@ -72,7 +80,7 @@ impl Default for Limits {
         Self {
             hostmem: DEFAULT_HOSTMEM,
             resources: DEFAULT_RESOURCES,
-            host_blobs: DEFAULT_RESOURCES,
+            descriptors: HOST_BLOB_DESCRIPTORS.saturating_mul(DEFAULT_RESOURCES),
         }
     }
 }

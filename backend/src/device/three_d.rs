@@ -18,7 +18,7 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::backing::Backing;
 use super::park::{Promise, Ticket};
-use super::quota::{MAX_RENDER_SUBMIT, READ_BACK_BYTES};
+use super::quota::{MAX_RENDER_SUBMIT, READ_BACK_BYTES, RENDERED_DESCRIPTORS};
 use super::rendered::Rendered;
 use super::resource::{Resource, Storage};
 use super::{Device, Effect, State, Verdict};
@@ -44,6 +44,7 @@ impl Device {
             state.resources.check_new(id, &state.limits)?;
             let rendered = Rendered::new(create)?;
             state.check_hostmem(rendered.bytes(), 0)?;
+            state.check_descriptors(RENDERED_DESCRIPTORS)?;
             rendered
         };
         let create = *create;

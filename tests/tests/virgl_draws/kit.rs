@@ -43,6 +43,16 @@ pub(crate) fn start_with(options: &SessionOptions, arguments: &[&str]) -> Option
     Some(Rig::on(daemon, options).unwrap())
 }
 
+/// The same with no more than this many file descriptors.
+pub(crate) fn start_limited(options: &SessionOptions, descriptors: u32) -> Option<Rig> {
+    let mut command = Command::new("/bin/sh");
+    let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    command.args(["-c", &limited]).arg(program()?);
+    command.arg("--virgl=software");
+    let daemon = Daemon::start_command(command, &["--socket-path"]).unwrap();
+    Some(Rig::on(daemon, options).unwrap())
+}
+
 /// B8G8R8A8 and R8G8B8A8.
 pub(crate) const BGRA: u32 = 1;
 pub(crate) const RGBA: u32 = 67;

@@ -311,6 +311,24 @@ fn the_renderers_contexts_are_counted() {
 }
 
 #[test]
+fn the_renderers_resources_count_as_descriptors() {
+    let limits = Limits {
+        descriptors: 2,
+        ..Limits::default()
+    };
+    let gpu = Gpu::with(limits, false);
+    assert_eq!(gpu.create(&texture(1, 1, 1)), OK);
+    assert_eq!(gpu.create(&texture(2, 1, 1)), OK);
+    assert_eq!(gpu.calls().len(), 2);
+    assert_eq!(gpu.create(&texture(3, 1, 1)), FULL);
+    assert_eq!(gpu.calls(), []);
+    assert_eq!(gpu.bench.create(4, 1, 1), OK, "2D takes none");
+    assert_eq!(gpu.unref(1), OK);
+    assert_eq!(gpu.create(&texture(3, 1, 1)), OK);
+    assert_eq!(gpu.create(&texture(5, 1, 1)), FULL);
+}
+
+#[test]
 fn resources_are_made_as_described_and_charged() {
     let gpu = Gpu::with(
         Limits {
