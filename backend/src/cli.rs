@@ -107,6 +107,12 @@ struct Arguments {
           default_missing_value = "gpu")]
     venus: Option<GpuChoice>,
 
+    /// Give the display pictures of 3D resources as dma-bufs, without a copy. Only for a display with
+    /// OpenGL on the same GPU (QEMU: -display gtk,gl=on): another would show nothing. Has not run on
+    /// hardware yet
+    #[arg(long, requires = "virgl")]
+    dmabuf_scanout: bool,
+
     /// An output: WIDTHxHEIGHT or WIDTHxHEIGHT@HZ; repeat for up to 16. A front-end's display
     /// socket overrides it (default: 1280x800@60)
     #[arg(long = "output", value_name = "MODE", value_parser = parse_output)]
@@ -367,6 +373,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         endpoint,
         once: parsed.once,
         outputs,
+        dmabufs: parsed.dmabuf_scanout,
         limits: Limits {
             hostmem: parsed.max_hostmem.unwrap_or(DEFAULT_HOSTMEM),
             resources: parsed.max_resources,
@@ -519,7 +526,7 @@ mod tests {
             .into_iter()
             .chain(std::iter::repeat_n("--output=64x64", 17))
             .collect::<Vec<_>>();
-        let cases: [(&[&str], &str); 23] = [
+        let cases: [(&[&str], &str); 24] = [
             (&[], "--socket-path"),
             (&["--socket-path=/s", "--fd=3"], "--fd"),
             (&["--fd=x"], "--fd"),
@@ -527,6 +534,7 @@ mod tests {
             (&["--socket-path=/s", "--output=5"], "WIDTHxHEIGHT"),
             (&["--socket-path=/s", "--output=5x5@0"], "refresh"),
             (&["--socket-path=/s", "--virgl=cpu"], "--virgl"),
+            (&["--socket-path=/s", "--dmabuf-scanout"], "--virgl"),
             (&["--socket-path=/s", "--noncoherent=on"], "noncoherent"),
             (&["--socket-path=/s", "--vmm-memtype=yes"], "vmm-memtype"),
             (

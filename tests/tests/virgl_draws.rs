@@ -30,10 +30,11 @@ mod rates;
 mod shown;
 
 use kit::{BGRA, BLUE, GREEN, RED, RGBA, Target, corners, draw, pixel_of, plain, start, typed};
+use kit::{check_draws, start_limited};
 use nosnoop_tests::frontend::request;
 use nosnoop_tests::frontend::response::resp;
 use nosnoop_tests::frontend::three_d::Transfer3d;
-use nosnoop_tests::frontend::virgl::{CAPSET_VIRGL, CAPSET_VIRGL2, Vertex};
+use nosnoop_tests::frontend::virgl::{self, CAPSET_VIRGL, CAPSET_VIRGL2, Vertex};
 use nosnoop_tests::frontend::{Rect, Result};
 
 #[test]
@@ -203,6 +204,27 @@ fn colours_are_interpolated_between_the_corners() -> Result<()> {
 }
 
 #[test]
+fn resources_do_not_take_the_last_descriptors() -> Result<()> {
+    // 128 of them are for other things.
+    let Some(mut rig) = start_limited(&plain(None), 160) else {
+        return Ok(());
+    };
+    let create = |id| virgl::render_target(id, BGRA, 16, 16);
+    for id in 1..=32 {
+        rig.gpu.create_3d(&create(id))?;
+    }
+    let one_more = create(33).request();
+    assert_eq!(rig.gpu.answer(&one_more)?, resp::ERR_OUT_OF_MEMORY);
+    // 2D goes on, and so does 3D with what is given back.
+    rig.gpu.create_2d(50, BGRA, 64, 64)?;
+    for id in [1, 2] {
+        rig.gpu.unref(id)?;
+    }
+    check_draws(&mut rig.gpu)?;
+    rig.finish()
+}
+
+#[test]
 fn a_context_draws_into_what_another_made() -> Result<()> {
     let Some(mut rig) = start(&plain(None)) else {
         return Ok(());
@@ -225,6 +247,6 @@ fn a_context_draws_into_what_another_made() -> Result<()> {
     rig.gpu.unref(1)?;
     let gone = request::unref(1);
     assert_eq!(rig.gpu.answer(&gone)?, resp::ERR_INVALID_RESOURCE_ID);
-    kit::check_draws(&mut rig.gpu)?;
+    check_draws(&mut rig.gpu)?;
     rig.finish()
 }

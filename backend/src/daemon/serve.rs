@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::session;
-use crate::device::quota::{CONTEXT_DESCRIPTORS, Limits, RENDERED_BLOB_DESCRIPTORS};
+use crate::device::quota::Limits;
 use crate::display::{Display, OutputConfig};
 use crate::memory::flush::CacheFlusher;
 use crate::memory::source::{Choice, Source, SourceError};
@@ -46,6 +46,8 @@ pub struct Options {
     pub once: bool,
     /// The outputs, unless a display socket says otherwise; 1 to 16.
     pub outputs: Vec<OutputConfig>,
+    /// Displays show dma-bufs.
+    pub dmabufs: bool,
     /// The guest's quotas.
     pub limits: Limits,
     /// Bytes of the region for host memory that guests map, a page multiple; 0 for none.
@@ -132,7 +134,10 @@ pub enum DaemonError {
 pub fn serve(options: &Options) -> Result<(), DaemonError> {
     // First of all: the descriptor must be taken before this process opens any itself.
     let options = &Options {
-        limits: within_descriptors(options.limits, options.renderer.is_some()),
+        limits: Limits {
+            descriptors: descriptor_limit(),
+            ..options.limits
+        },
         ..options.clone()
     };
     let inherited = match &options.endpoint {
@@ -172,14 +177,13 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Descriptors that are not for blobs: sockets, events, the guest's memory regions, libraries.
+/// Descriptors that are not for resources and contexts: sockets, events, the guest's memory regions, libraries.
 const OTHER_DESCRIPTORS: u64 = 128;
 
-/// The limits, no higher than this process has descriptors for: for a host blob one of its own, and one
-/// for the memory region by which the front-end shares a mapped one with us. A renderer's take more, and
-/// its contexts share with them. A front-end whose descriptors do not arrive is lost, so guests must not
-/// use them up. Takes all that this process may have.
-fn within_descriptors(limits: Limits, has_renderer: bool) -> Limits {
+/// How many descriptors this process has for a guest's resources and contexts. A front-end whose
+/// descriptors do not arrive is lost, so guests must not use them up. Takes all that this process may
+/// have.
+fn descriptor_limit() -> usize {
     let before = getrlimit(Resource::Nofile);
     let all = Rlimit {
         current: before.maximum,
@@ -189,25 +193,8 @@ fn within_descriptors(limits: Limits, has_renderer: bool) -> Limits {
         log::debug!("the limit on descriptors stays as it is: {error}");
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    divide(descriptors, limits, has_renderer)
-}
-
-fn divide(descriptors: u64, limits: Limits, has_renderer: bool) -> Limits {
     let free = descriptors.saturating_sub(OTHER_DESCRIPTORS);
-    let number = |count| usize::try_from(count).unwrap_or(usize::MAX);
-    if !has_renderer {
-        return Limits {
-            host_blobs: number(free / 2),
-            ..limits
-        };
-    }
-    let half = free / 2;
-    let contexts = number(half / CONTEXT_DESCRIPTORS);
-    Limits {
-        host_blobs: number(half / RENDERED_BLOB_DESCRIPTORS),
-        rendered_contexts: limits.rendered_contexts.min(contexts),
-        ..limits
-    }
+    usize::try_from(free).unwrap_or(usize::MAX)
 }
 
 /// Gives the connections.
@@ -449,26 +436,5 @@ impl Control {
         let current = lock(&self.current).take();
         drop(current);
         result.map_err(DaemonError::Session)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn guests_cannot_use_up_all_descriptors() {
-        for descriptors in [0, 100, 200, 1024, 4096, 524_288] {
-            let two_d = divide(descriptors, Limits::default(), false);
-            let all = divide(descriptors, Limits::default(), true);
-            let blobs = all.host_blobs as u64 * RENDERED_BLOB_DESCRIPTORS;
-            let contexts = all.rendered_contexts as u64 * CONTEXT_DESCRIPTORS;
-            let free = descriptors.saturating_sub(OTHER_DESCRIPTORS);
-            assert!(2 * two_d.host_blobs as u64 <= free, "{descriptors}");
-            assert!(blobs + contexts <= free, "{descriptors}");
-            if descriptors >= 1024 {
-                assert!(all.host_blobs >= 100 && all.rendered_contexts >= 100);
-            }
-        }
     }
 }

@@ -76,7 +76,11 @@ pub(super) fn run(
     renderer: Option<&Arc<RenderThread>>,
     started: impl FnOnce(&Arc<Display>, Option<&Arc<Source>>),
 ) -> io::Result<()> {
-    let display = Arc::new(Display::new(options.outputs.clone()));
+    let display = Display::new(options.outputs.clone());
+    let display = Arc::new(match options.dmabufs {
+        true => display.with_dmabufs(),
+        false => display,
+    });
     let channel = (options.shm_size > 0).then(|| Arc::new(ShmemChannel::new(options.shm_deadline)));
     let shared_memory = match &channel {
         Some(channel) => Some(SharedMemory {

@@ -11,7 +11,9 @@ use nosnoop_protocol::ids::{CapsetId, ContextId, ResourceId};
 use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::cross_domain::CrossDomain;
-use super::quota::{MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_SUBMIT};
+use super::quota::{
+    CONTEXT_DESCRIPTORS, MAX_ATTACHMENTS, MAX_CONTEXTS, MAX_RENDERED_CONTEXTS, MAX_SUBMIT,
+};
 use super::resource::Storage;
 use super::three_d::refused;
 use super::{Device, Effect, State, Verdict};
@@ -90,11 +92,16 @@ impl Contexts {
             .fold(0, |sum, context| sum.saturating_add(context.attached.len()))
     }
 
+    /// How many the renderer has.
+    pub(super) fn rendered(&self) -> usize {
+        let rendered = self.table.values().filter(|context| context.is_rendered());
+        rendered.count()
+    }
+
     /// # Errors
     /// `OutOfMemory` (quota).
-    fn check_room(&self, kind: &Kind, most_rendered: usize) -> Result<(), GpuError> {
-        let rendered = self.table.values().filter(|context| context.is_rendered());
-        let full = matches!(kind, Kind::Rendered(_)) && rendered.count() >= most_rendered;
+    fn check_room(&self, kind: &Kind) -> Result<(), GpuError> {
+        let full = matches!(kind, Kind::Rendered(_)) && self.rendered() >= MAX_RENDERED_CONTEXTS;
         if full || self.table.len() >= MAX_CONTEXTS {
             return Err(GpuError::OutOfMemory);
         }
@@ -135,8 +142,10 @@ impl Device {
         let kind = self.kind(init)?;
         {
             let state = self.state();
-            let most = state.limits.rendered_contexts;
-            state.contexts.check_room(&kind, most)?;
+            state.contexts.check_room(&kind)?;
+            if matches!(kind, Kind::Rendered(_)) {
+                state.check_descriptors(CONTEXT_DESCRIPTORS)?;
+            }
         }
         if let Kind::Rendered(capset) = kind {
             let name = String::from_utf8_lossy(name).into_owned();

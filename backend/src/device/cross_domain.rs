@@ -13,7 +13,7 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::State;
 use super::host_blob::HostBlob;
-use super::quota::MAX_IMAGES;
+use super::quota::{HOST_BLOB_DESCRIPTORS, MAX_IMAGES};
 use super::resource::{Resource, Storage};
 use crate::GuestMemory;
 use crate::guest::Ram;
@@ -166,7 +166,7 @@ impl State {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(size, 0)?;
-        self.check_host_blobs()?;
+        self.check_descriptors(HOST_BLOB_DESCRIPTORS)?;
         let acked = shared.mapper.speaks_memtype();
         let memory = shared.source.image(blob, size, acked).map_err(|error| {
             log::warn!("no host memory for a blob of {size} bytes: {error}");

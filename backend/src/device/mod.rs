@@ -25,6 +25,7 @@ mod rendered;
 mod rendered_blob;
 mod resource;
 mod scanout;
+mod share;
 mod three_d;
 mod two_d;
 mod uuid;
@@ -263,9 +264,7 @@ impl Device {
                 scanout,
                 rect,
                 resource,
-            } => self
-                .state()
-                .set_scanout(&self.display, *scanout, *rect, *resource),
+            } => self.set_scanout(*scanout, *rect, *resource),
             Command::ResourceFlush { resource, rect } => self.flush(*resource, *rect, memory),
             Command::ResourceAssignUuid { resource } => self.state().assign_uuid(*resource),
             Command::ResourceCreateBlob {

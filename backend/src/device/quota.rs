@@ -47,11 +47,7 @@ pub const MAX_RENDERED_CONTEXTS: usize = 256;
 
 /// File descriptors of a Vulkan context: virglrenderer's socket, ours of the same, the memory and the
 /// event of its fences. Contexts of OpenGL take fewer.
-pub const CONTEXT_DESCRIPTORS: u64 = 4;
-
-/// File descriptors of a blob that a renderer provides: two of the library's, ours, and one for the
-/// memory region by which the front-end shares a mapped one with us.
-pub const RENDERED_BLOB_DESCRIPTORS: u64 = 4;
+pub const CONTEXT_DESCRIPTORS: usize = 4;
 
 /// Bytes that are read back from the renderer at a time for a display: a picture of 1920 x 1080, so that
 /// most are read before the display's picture is locked. Kept from one to the next, and counted by no
@@ -62,6 +58,14 @@ pub const READ_BACK_BYTES: u32 = 8 << 20;
 /// or two; each one's answer is given from within the one before, which bounds the stack.
 pub const MAX_WAITING: usize = 16;
 
+/// Descriptors of a host blob: its own, and one for the memory region by which the front-end shares it
+/// with us while it is mapped.
+pub const HOST_BLOB_DESCRIPTORS: usize = 2;
+
+/// Descriptors that the renderer keeps of each of its resources, blobs included: the library's and the
+/// crate's, where the driver exports memory. Counted everywhere, as nobody says where that is.
+pub const RENDERED_DESCRIPTORS: usize = 2;
+
 /// The quotas of one device. A command that would exceed one gets `ERR_OUT_OF_MEMORY`.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -70,11 +74,10 @@ pub struct Limits {
     pub hostmem: u64,
     /// Number of resources of any kind.
     pub resources: usize,
-    /// Number of host blobs, those counted that are gone and not yet unmapped. Each takes a file
-    /// descriptor, and one more while the front-end shares its memory with us.
-    pub host_blobs: usize,
-    /// Number of contexts of the renderer. Each takes up to [`CONTEXT_DESCRIPTORS`].
-    pub rendered_contexts: usize,
+    /// File descriptors of resources and contexts: [`HOST_BLOB_DESCRIPTORS`] of each host blob, those counted that
+    /// are gone and not yet unmapped, [`RENDERED_DESCRIPTORS`] of each resource of the renderer's, and
+    /// [`CONTEXT_DESCRIPTORS`] of each of its contexts.
+    pub descriptors: usize,
 }
 
 impl Default for Limits {
@@ -82,8 +85,7 @@ impl Default for Limits {
         Self {
             hostmem: DEFAULT_HOSTMEM,
             resources: DEFAULT_RESOURCES,
-            host_blobs: DEFAULT_RESOURCES,
-            rendered_contexts: MAX_RENDERED_CONTEXTS,
+            descriptors: HOST_BLOB_DESCRIPTORS.saturating_mul(DEFAULT_RESOURCES),
         }
     }
 }

@@ -13,6 +13,9 @@ mod target {
     pub(super) const TEXTURE_3D: u32 = 3;
 }
 
+/// `VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP` (Linux' `virtio_gpu.h`).
+const FLAG_Y_0_TOP: u32 = 1 << 0;
+
 /// The most mipmap levels above the first that can tell sizes of 32 bits apart.
 const MAX_LEVEL: u32 = 31;
 
@@ -29,6 +32,7 @@ pub(super) struct Rendered {
     last_level: u32,
     bytes: u64,
     picture: Option<Format>,
+    y_0_top: bool,
 }
 
 impl Rendered {
@@ -55,6 +59,7 @@ impl Rendered {
             last_level: create.last_level,
             bytes: bytes(create).ok_or(GpuError::OutOfMemory)?,
             picture: Format::from_wire(create.format).filter(|_| flat),
+            y_0_top: create.flags & FLAG_Y_0_TOP != 0,
         })
     }
 
@@ -67,6 +72,11 @@ impl Rendered {
     /// Size and format, if it is a picture that can be shown.
     pub(super) fn picture(&self) -> Option<(Size, Format)> {
         self.picture.map(|format| (self.size, format))
+    }
+
+    /// Whether the row that comes first in memory is the upper one.
+    pub(super) fn y_0_top(&self) -> bool {
+        self.y_0_top
     }
 
     /// Whether a part of a level lies inside it.

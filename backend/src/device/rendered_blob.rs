@@ -7,6 +7,7 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::context::ContextSerial;
 use super::host_blob::HostBlob;
+use super::quota::{CONTEXT_DESCRIPTORS, HOST_BLOB_DESCRIPTORS, RENDERED_DESCRIPTORS};
 use super::resource::{Resource, Storage};
 use super::three_d::refused;
 use super::{Device, SharedMemory, State};
@@ -99,17 +100,22 @@ impl State {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(len, 0)?;
-        self.check_host_blobs()?;
+        self.check_descriptors(HOST_BLOB_DESCRIPTORS.saturating_add(RENDERED_DESCRIPTORS))?;
         Ok((shared, serial, len))
     }
 
-    /// Checks that there may be one more blob in host memory.
+    /// Checks that there may be one more resource or context that takes this many descriptors.
     ///
     /// # Errors
     /// `OutOfMemory`.
-    pub(super) fn check_host_blobs(&self) -> Result<(), GpuError> {
+    pub(super) fn check_descriptors(&self, more: usize) -> Result<(), GpuError> {
         let gone = self.window.orphans().saturating_add(self.kept().pieces);
-        if self.resources.host_blobs().saturating_add(gone) >= self.limits.host_blobs {
+        let taken = gone
+            .saturating_mul(HOST_BLOB_DESCRIPTORS)
+            .saturating_add(self.resources.descriptors())
+            .saturating_add(self.contexts.rendered().saturating_mul(CONTEXT_DESCRIPTORS))
+            .saturating_add(more);
+        if taken > self.limits.descriptors {
             return Err(GpuError::OutOfMemory);
         }
         Ok(())

@@ -7,7 +7,9 @@ use nosnoop_protocol::reply::GpuError;
 
 use super::backing::Backing;
 use super::host_blob::HostBlob;
-use super::quota::{Limits, MAX_TOTAL_BACKING_ENTRIES};
+use super::quota::{
+    HOST_BLOB_DESCRIPTORS, Limits, MAX_TOTAL_BACKING_ENTRIES, RENDERED_DESCRIPTORS,
+};
 use super::rendered::Rendered;
 use crate::render::software::Image;
 
@@ -64,8 +66,16 @@ impl Resource {
         }
     }
 
-    fn is_host_blob(&self) -> bool {
-        matches!(self.storage, Storage::HostBlob(_))
+    fn descriptors(&self) -> usize {
+        let own = match self.storage {
+            Storage::HostBlob(_) => HOST_BLOB_DESCRIPTORS,
+            Storage::Image(_) | Storage::GuestBlob { .. } | Storage::Rendered(_) => 0,
+        };
+        let renderers = match self.storage.is_renderers() {
+            true => RENDERED_DESCRIPTORS,
+            false => 0,
+        };
+        own.saturating_add(renderers)
     }
 
     fn backing_entries(&self) -> usize {
@@ -78,7 +88,7 @@ impl Resource {
 pub(super) struct Resources {
     table: HashMap<ResourceId, Resource>,
     host_bytes: u64,
-    host_blobs: usize,
+    descriptors: usize,
     backing_entries: usize,
 }
 
@@ -129,17 +139,15 @@ impl Resources {
         self.host_bytes
     }
 
-    /// Number of host blobs.
-    pub(super) fn host_blobs(&self) -> usize {
-        self.host_blobs
+    /// File descriptors of all resources.
+    pub(super) fn descriptors(&self) -> usize {
+        self.descriptors
     }
 
     /// Adds a resource whose id [`Resources::check_new`] has allowed.
     pub(super) fn insert(&mut self, id: ResourceId, resource: Resource) {
         self.host_bytes = self.host_bytes.saturating_add(resource.host_bytes());
-        self.host_blobs = self
-            .host_blobs
-            .saturating_add(resource.is_host_blob().into());
+        self.descriptors = self.descriptors.saturating_add(resource.descriptors());
         self.backing_entries = self
             .backing_entries
             .saturating_add(resource.backing_entries());
@@ -177,9 +185,7 @@ impl Resources {
 
     fn release(&mut self, resource: &Resource) {
         self.host_bytes = self.host_bytes.saturating_sub(resource.host_bytes());
-        self.host_blobs = self
-            .host_blobs
-            .saturating_sub(resource.is_host_blob().into());
+        self.descriptors = self.descriptors.saturating_sub(resource.descriptors());
         self.backing_entries = self
             .backing_entries
             .saturating_sub(resource.backing_entries());
@@ -206,6 +212,14 @@ impl Resources {
             return Err(format!(
                 "{entries} backing entries, counted {}",
                 self.backing_entries
+            ));
+        }
+        let descriptors = self.table.values().map(Resource::descriptors);
+        let descriptors = descriptors.fold(0, usize::saturating_add);
+        if descriptors != self.descriptors || descriptors > limits.descriptors {
+            return Err(format!(
+                "{descriptors} descriptors of {}, counted {}",
+                limits.descriptors, self.descriptors
             ));
         }
         if self.table.len() > limits.resources {

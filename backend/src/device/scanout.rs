@@ -11,7 +11,7 @@ use super::quota::MAX_EDGE;
 use super::resource::{Resource, Resources, Storage};
 use super::two_d::last_byte_after;
 use crate::GuestMemory;
-use crate::display::Display;
+use crate::display::{Display, DmaBuf};
 use crate::guest::Ram;
 use crate::planted::{Bug, planted};
 use crate::render::software::Image;
@@ -158,7 +158,7 @@ impl Layout {
 
 impl State {
     /// Shows a rectangle of a 2D resource, or of a 3D one that is a picture, on an output, or disables
-    /// the output.
+    /// the output. The display gets the picture as `buffer` if that is given.
     ///
     /// # Errors
     /// `InvalidScanoutId` for an output that the device does not have; `InvalidResourceId`;
@@ -170,13 +170,14 @@ impl State {
         id: ScanoutId,
         rect: Rect,
         resource: Option<ResourceId>,
+        buffer: Option<DmaBuf>,
     ) -> Result<Reply, GpuError> {
         check_scanout(display, id)?;
         let Some(resource) = resource else {
             if planted(Bug::DisableIgnored) {
                 return Ok(Reply::OkNoData);
             }
-            return self.show(display, id, None);
+            return self.show(display, id, None, None);
         };
         check_known(display, id)?;
         let size = picture_size(&self.resources.get(resource)?.storage);
@@ -193,6 +194,7 @@ impl State {
                 rect,
                 layout: None,
             }),
+            buffer,
         )
     }
 
@@ -212,7 +214,7 @@ impl State {
     ) -> Result<Reply, GpuError> {
         check_scanout(display, id)?;
         let Some(resource) = resource else {
-            return self.show(display, id, None);
+            return self.show(display, id, None, None);
         };
         check_known(display, id)?;
         let storage = &self.resources.get(resource)?.storage;
@@ -246,6 +248,7 @@ impl State {
                 rect,
                 layout: Some(layout),
             }),
+            None,
         )
     }
 
@@ -255,10 +258,11 @@ impl State {
         display: &Display,
         id: ScanoutId,
         scanout: Option<Scanout>,
+        buffer: Option<DmaBuf>,
     ) -> Result<Reply, GpuError> {
         let before = self.scanouts.table.get(id.index()).map_or(0, screen_bytes);
         self.check_hostmem(screen_bytes(&scanout), before)?;
-        display.set_scanout(id, scanout.map(|scanout| scanout.rect.size()))?;
+        display.set_scanout_to(id, scanout.map(|scanout| scanout.rect.size()), buffer)?;
         if let Some(slot) = self.scanouts.table.get_mut(id.index()) {
             *slot = scanout;
         }

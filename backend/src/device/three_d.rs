@@ -18,7 +18,7 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::backing::Backing;
 use super::park::{Promise, Ticket};
-use super::quota::{MAX_RENDER_SUBMIT, READ_BACK_BYTES};
+use super::quota::{MAX_RENDER_SUBMIT, READ_BACK_BYTES, RENDERED_DESCRIPTORS};
 use super::rendered::Rendered;
 use super::resource::{Resource, Storage};
 use super::{Device, Effect, State, Verdict};
@@ -44,6 +44,7 @@ impl Device {
             state.resources.check_new(id, &state.limits)?;
             let rendered = Rendered::new(create)?;
             state.check_hostmem(rendered.bytes(), 0)?;
+            state.check_descriptors(RENDERED_DESCRIPTORS)?;
             rendered
         };
         let create = *create;
@@ -236,7 +237,7 @@ impl Device {
             }
             (format, state.scanouts.damages(id, rect))
         };
-        for (scanout, part, damage) in damages {
+        for (scanout, part, damage) in self.flush_shared(damages)? {
             let mut pixels = self.read_back(id, part)?;
             // One update, however large: no display shows a part of it.
             self.display.update(scanout, damage, |y, xrgb| {

@@ -6,7 +6,10 @@
 //! display: damage merges, and what is sent is always the newest picture. Without a socket, or after
 //! it broke, the device runs headless and the shadows serve screenshots.
 //!
-//! * `screen`, `cursor`: one scanout each, and what of it waits to be sent
+//! A picture that a renderer has in a dma-buf can go to the display as that, without a copy, if the one
+//! who starts the daemon says that the display takes it ([`Display::with_dmabufs`]).
+//!
+//! * `screen`, `cursor`: one scanout each, and what of it waits to be sent; `shared`: dma-bufs
 //! * `link`: what the device's threads and the sender share; `requests`: questions and answers
 //! * `socket`: the thread; `outbox`: what is written; `inbox`: what it reads; `wire`: the messages
 
@@ -17,6 +20,7 @@ mod outbox;
 mod requests;
 mod screen;
 mod screenshot;
+mod shared;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -36,6 +40,7 @@ use nosnoop_protocol::reply::{DisplayInfo, DisplayMode, GpuError};
 
 use link::{Link, Marks, Slots};
 use requests::{Outcome, Question};
+pub use shared::DmaBuf;
 
 use crate::sync::lock;
 
@@ -76,6 +81,8 @@ pub struct OutputConfig {
 /// [`edid`](Self::edid) wait for the front-end, for a bounded time.
 pub struct Display {
     options: Vec<OutputConfig>,
+    /// Displays show dma-bufs.
+    dmabufs: bool,
     slots: Arc<Slots>,
     /// The highest number of outputs that a display has spoken of.
     reported: AtomicUsize,
@@ -91,11 +98,20 @@ impl Display {
     pub fn new(outputs: Vec<OutputConfig>) -> Self {
         Self {
             options: outputs,
+            dmabufs: false,
             slots: Arc::new(Slots::new()),
             reported: AtomicUsize::new(0),
             link: Mutex::new(None),
             sender: Mutex::new(None),
         }
+    }
+
+    /// The same for displays that show dma-bufs: with OpenGL, on the GPU that draws. They cannot be
+    /// asked. QEMU without OpenGL, for one, takes dma-bufs and shows nothing.
+    #[must_use]
+    pub fn with_dmabufs(mut self) -> Self {
+        self.dmabufs = true;
+        self
     }
 
     /// Shows the screens on `socket` from now on, in place of an earlier socket: what
@@ -204,12 +220,57 @@ impl Display {
     /// # Errors
     /// `OutOfMemory`: no memory for the picture; the scanout is as before.
     pub fn set_scanout(&self, id: ScanoutId, size: Option<Size>) -> Result<(), GpuError> {
+        self.set_scanout_to(id, size, None)
+    }
+
+    /// As [`set_scanout`](Self::set_scanout); with a dma-buf the display shows the upper left part of
+    /// that. It may still do so for a moment after the guest has been told that another is shown.
+    ///
+    /// # Errors
+    /// As [`set_scanout`](Self::set_scanout).
+    pub fn set_scanout_to(
+        &self,
+        id: ScanoutId,
+        size: Option<Size>,
+        buffer: Option<DmaBuf>,
+    ) -> Result<(), GpuError> {
         let Some(slot) = self.slots.get(id) else {
             return Err(GpuError::InvalidScanoutId);
         };
-        let resized = slot.screen().resize(size);
+        let features = self.dmabuf_features();
+        let told = |buffer: &DmaBuf| features.is_some_and(|it| buffer.can_be_told(it));
+        let resized = slot.screen().resize(size, buffer.filter(told));
         self.push(Marks::of(id));
         resized.map(drop)
+    }
+
+    /// Whether there is a display that shows dma-bufs.
+    #[must_use]
+    pub fn takes_dmabufs(&self) -> bool {
+        self.dmabuf_features().is_some()
+    }
+
+    fn dmabuf_features(&self) -> Option<u64> {
+        self.link().filter(|_| self.dmabufs)?.requests.features()
+    }
+
+    /// Has the display show a part of a scanout anew if it has it in a dma-buf: `None` then, else what is
+    /// to be drawn by [`update`](Self::update). That is more than `damage` after a display with the
+    /// dma-buf went. The display is never waited for: while it does not show what it has been told of,
+    /// further damage merges.
+    #[must_use]
+    pub fn update_shared(&self, id: ScanoutId, damage: Rect) -> Option<Rect> {
+        let slot = self.slots.get(id)?;
+        let mut screen = slot.screen();
+        if !self.dmabufs {
+            return Some(damage);
+        }
+        let to_draw = screen.flushed(damage, self.dmabuf_features());
+        drop(screen);
+        if to_draw.is_none() {
+            self.push(Marks::of(id));
+        }
+        to_draw
     }
 
     /// Draws on a scanout. `row` is called for each line of `damage` from top to bottom, with y
@@ -272,14 +333,14 @@ impl Display {
     pub fn reset(&self) {
         for (_, slot) in self.slots.iter() {
             // Switching off takes no memory.
-            let _ = slot.screen().resize(None);
+            let _ = slot.screen().resize(None, None);
             lock(&slot.cursor).reset();
         }
         self.push(Marks::ALL);
     }
 
     /// Writes one `scanout-N.png` into `dir` for each scanout that is on, and returns their
-    /// paths. Files appear complete; the guest waits only while a picture is copied.
+    /// paths; none for one that the display has in a dma-buf, of which nothing is here. Files appear complete; the guest waits only while a picture is copied.
     ///
     /// # Errors
     /// A file cannot be written, or there is no memory for a copy.

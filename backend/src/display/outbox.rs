@@ -1,18 +1,21 @@
 //! What is written to the socket: chooses the next message and gets it out piece by piece.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, MutexGuard};
 
 use nosnoop_protocol::ids::{MAX_SCANOUTS, ScanoutId};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::cursor::Message;
 use super::link::{Marks, Slot, Slots};
 use super::requests::{Request, Requests};
-use super::screen::{Screen, Update};
+use super::screen::{Announcement, Screen, Update};
+use super::shared;
 use super::wire::{self, Header, request};
 use crate::sync::lock;
 
@@ -49,12 +52,16 @@ pub(super) struct Outbox {
     /// The message without the pixels of an `UPDATE`.
     head: Vec<u8>,
     pixels: Option<(ScanoutId, Update)>,
+    /// What goes with the first byte.
+    fd: Option<Arc<OwnedFd>>,
     /// Bytes sent of head and pixels.
     sent: usize,
     /// Where the search for the next message begins, so that each scanout has its turn.
     first: usize,
     /// Whether a cursor goes before a picture, so that neither starves the other.
     cursor_first: bool,
+    /// A dma-buf has changed, and the display has not shown an earlier change yet.
+    held: bool,
 }
 
 impl Outbox {
@@ -63,9 +70,11 @@ impl Outbox {
             socket,
             head: Vec::with_capacity(wire::MAX_HEAD),
             pixels: None,
+            fd: None,
             sent: 0,
             first: 0,
             cursor_first: true,
+            held: false,
         }
     }
 
@@ -108,7 +117,8 @@ impl Outbox {
         let sent = match self.pixels {
             None => {
                 let rest = self.head.get(self.sent..).unwrap_or_default();
-                send(&self.socket, &[IoSlice::new(rest)])
+                let fd = self.fd.as_deref();
+                send(&self.socket, &[IoSlice::new(rest)], fd)
             }
             Some((id, update)) => {
                 let Some(screen) = slots.get(id).and_then(open) else {
@@ -121,6 +131,7 @@ impl Outbox {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(bytes) => {
                 self.sent = self.sent.saturating_add(bytes);
+                self.fd = None;
                 if self.sent >= self.length() {
                     self.head.clear();
                     self.pixels = None;
@@ -168,29 +179,80 @@ impl Outbox {
             return Some(false);
         }
         let marked = slots.take_marked();
-        let begun = self.choose_of(marked, slots, open);
-        if begun != Some(false) {
+        self.held = false;
+        let begun = self.choose_of(marked, requests, slots, open);
+        if begun != Some(false) || self.held {
             // There may be more.
             slots.mark(marked);
         }
         begun
     }
 
-    fn choose_of(&mut self, marked: Marks, slots: &Slots, open: Open) -> Option<bool> {
+    fn choose_of(
+        &mut self,
+        marked: Marks,
+        requests: &Requests,
+        slots: &Slots,
+        open: Open,
+    ) -> Option<bool> {
         // A size goes before all else: no message may refer to one that the display has not got.
         for (id, slot) in slots.iter().filter(|(id, _)| marked.contain(*id)) {
-            if let Some(size) = open(slot)?.take_announcement() {
-                self.begin(request::SCANOUT, &wire::Scanout::new(id, size), &[], 0);
+            if let Some(announcement) = open(slot)?.take_announcement() {
+                self.announce(id, announcement, requests);
                 return Some(true);
             }
         }
         let found = (self.cursor_first && self.choose_cursor(marked, slots))
+            || self.choose_shared(marked, requests, slots, open)?
             || self.choose_picture(marked, slots, open)?
             || self.choose_cursor(marked, slots);
         if found {
             self.cursor_first = self.pixels.is_some();
         }
         Some(found)
+    }
+
+    fn announce(&mut self, id: ScanoutId, announcement: Announcement, requests: &Requests) {
+        match announcement {
+            Announcement::Size(size) => {
+                self.begin(request::SCANOUT, &wire::Scanout::new(id, size), &[], 0);
+            }
+            Announcement::Shared(size, buffer) => {
+                let features = requests.features().unwrap_or(0);
+                let (request, payload) = shared::announcement(id, size, &buffer, features);
+                self.begin(request, &(), &payload, 0);
+                self.fd = Some(buffer.fd);
+            }
+            Announcement::NotShared => {
+                self.begin(request::DMABUF_SCANOUT, &shared::end(id), &[], 0);
+            }
+        }
+    }
+
+    fn choose_shared(
+        &mut self,
+        marked: Marks,
+        requests: &Requests,
+        slots: &Slots,
+        open: Open,
+    ) -> Option<bool> {
+        for (id, slot) in self.in_turn(marked, slots) {
+            let mut screen = open(slot)?;
+            if !screen.has_shared_damage() {
+                continue;
+            }
+            if !requests.begin_presenting() {
+                self.held = true;
+                return Some(false);
+            }
+            if let Some(damage) = screen.take_shared_damage() {
+                let update = wire::Update::new(id, damage);
+                self.begin(request::DMABUF_UPDATE, &update, &[], 0);
+                self.first = id.index().saturating_add(1);
+            }
+            return Some(true);
+        }
+        Some(false)
     }
 
     fn choose_cursor(&mut self, marked: Marks, slots: &Slots) -> bool {
@@ -298,11 +360,17 @@ fn send_pieces<'a>(
             break;
         }
     }
-    send(socket, list.get(..count).unwrap_or_default())
+    send(socket, list.get(..count).unwrap_or_default(), None)
 }
 
 /// Whatever the state of the socket: no waiting, no SIGPIPE.
-fn send(socket: &UnixStream, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+fn send(socket: &UnixStream, pieces: &[IoSlice<'_>], fd: Option<&OwnedFd>) -> Result<usize, Errno> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags)
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut with = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.map(|fd| [fd.as_fd()]);
+    if let Some(fds) = &fds {
+        with.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    sendmsg(socket, pieces, &mut with, flags)
 }

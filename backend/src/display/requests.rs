@@ -58,6 +58,8 @@ struct State {
     features_awaited: bool,
     /// What was negotiated.
     features: u64,
+    /// A reply to `DMABUF_UPDATE` is due.
+    presenting: bool,
     info: Asked,
     edid: Asked,
     last_info: Option<DisplayInfo>,
@@ -142,6 +144,7 @@ impl Requests {
             handshake: Handshake::Start,
             features_awaited: false,
             features: 0,
+            presenting: false,
             info: Asked::nothing(),
             edid: Asked::nothing(),
             last_info: None,
@@ -249,6 +252,24 @@ impl Requests {
         lock(&self.state).handshake == Handshake::Settled
     }
 
+    /// What the display has agreed on; `None` before that, and after the end of the socket.
+    pub(super) fn features(&self) -> Option<u64> {
+        let state = lock(&self.state);
+        let there = state.handshake == Handshake::Settled && !state.closed;
+        there.then_some(state.features)
+    }
+
+    /// For whoever sends: whether a `DMABUF_UPDATE` may be sent, which is on the way from now on then.
+    /// QEMU remembers one at a time.
+    pub(super) fn begin_presenting(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.state).presenting, true)
+    }
+
+    /// For the sender: the reply to `DMABUF_UPDATE`.
+    pub(super) fn presented(&self) {
+        lock(&self.state).presenting = false;
+    }
+
     /// For the sender: how long the handshake may still take, `None` if it is over. Ends one
     /// that took too long.
     pub(super) fn handshake_left(&self) -> Option<Duration> {
@@ -274,6 +295,7 @@ impl Requests {
             request::GET_PROTOCOL_FEATURES => {
                 state.features_awaited.then_some(wire::FEATURES_REPLY)
             }
+            request::DMABUF_UPDATE => state.presenting.then_some(wire::DMABUF_UPDATE_REPLY),
             request::GET_DISPLAY_INFO => {
                 (state.info.phase == Phase::Sent).then_some(wire::DISPLAY_INFO_REPLY)
             }

@@ -4,6 +4,7 @@ use memmap2::MmapMut;
 use nosnoop_protocol::geometry::{Rect, Size};
 use nosnoop_protocol::reply::GpuError;
 
+use super::shared::{DmaBuf, Shared};
 use super::wire::PIXEL;
 
 /// Bytes of pixels in one `UPDATE`. Its size field has 32 bits and the front-end allocates the
@@ -19,6 +20,22 @@ pub(super) struct Screen {
     announced: bool,
     /// Counts pictures, so that a message in progress notices that its picture went.
     generation: u64,
+    /// What the display shows in place of the picture.
+    shared: Option<Shared>,
+    /// The display shows a dma-buf, this one or an earlier one.
+    display_shares: bool,
+    /// The picture lacks what was flushed while the display showed a dma-buf.
+    stale: bool,
+}
+
+/// What the display has to be told of a screen before anything else.
+pub(super) enum Announcement {
+    /// It has this size, or is off.
+    Size(Option<Size>),
+    /// Its pixels, of this size, are in a dma-buf.
+    Shared(Size, DmaBuf),
+    /// They no longer are.
+    NotShared,
 }
 
 struct Picture {
@@ -31,6 +48,7 @@ struct Picture {
 #[must_use = "drop it after the lock of the screen is released"]
 pub(super) struct Retired {
     _picture: Option<Picture>,
+    _shared: Option<Shared>,
 }
 
 /// A part of the screen to send.
@@ -49,6 +67,9 @@ impl Screen {
             damage: None,
             announced: true,
             generation: 0,
+            shared: None,
+            display_shares: false,
+            stale: false,
         }
     }
 
@@ -61,21 +82,66 @@ impl Screen {
     }
 
     /// Gives the screen a black picture of `size`, or switches it off. The same size again keeps
-    /// the picture: the guest shows another buffer and will flush it.
+    /// the picture: the guest shows another buffer and will flush it. With a dma-buf the display
+    /// shows that in its place.
     ///
     /// # Errors
     /// `OutOfMemory`; the screen is as before then.
-    pub(super) fn resize(&mut self, size: Option<Size>) -> Result<Retired, GpuError> {
+    pub(super) fn resize(
+        &mut self,
+        size: Option<Size>,
+        buffer: Option<DmaBuf>,
+    ) -> Result<Retired, GpuError> {
         let size = size.filter(|size| !size.is_empty());
-        if size == self.size() {
-            return Ok(Retired { _picture: None });
+        let same = size == self.size();
+        let picture = match same {
+            true => None,
+            false => size.map(Picture::black).transpose()?,
+        };
+        let shared = size.and(buffer).map(Shared::new);
+        let old = std::mem::replace(&mut self.shared, shared);
+        self.stale = false;
+        if same {
+            return Ok(Retired {
+                _picture: None,
+                _shared: old,
+            });
         }
-        let picture = size.map(Picture::black).transpose()?;
-        let old = std::mem::replace(&mut self.picture, picture);
+        let retired = Retired {
+            _picture: std::mem::replace(&mut self.picture, picture),
+            _shared: old,
+        };
         self.damage = None;
         self.announced = false;
         self.generation = self.generation.wrapping_add(1);
-        Ok(Retired { _picture: old })
+        Ok(retired)
+    }
+
+    /// Notes what the guest has flushed. `None` if the display finds that in a dma-buf; else what is to
+    /// be drawn here: the whole screen, where the picture lacks more. `features` are what the display has
+    /// agreed on, `None` where it is not there.
+    pub(super) fn flushed(&mut self, damage: Rect, features: Option<u64>) -> Option<Rect> {
+        let told = |shared: &Shared| features.is_some_and(|it| shared.buffer().can_be_told(it));
+        if let Some(shared) = self.shared.as_mut().filter(|shared| told(shared)) {
+            shared.damaged(damage);
+            return None;
+        }
+        self.stop_sharing();
+        match std::mem::take(&mut self.stale) {
+            true => self.size().map(Rect::from_size),
+            false => Some(damage),
+        }
+    }
+
+    fn stop_sharing(&mut self) {
+        if self.shared.take().is_some() {
+            self.stale = true;
+        }
+    }
+
+    /// Whether the display is to show a dma-buf.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Has `row` fill each row of `damage`, from top to bottom. Rows that were filled before an
@@ -105,25 +171,48 @@ impl Screen {
         result
     }
 
-    /// A new display is there: it has to be told everything.
+    /// A new display is there: it has to be told everything. What an earlier one found in a dma-buf it
+    /// lacks until the guest's next flush.
     pub(super) fn forget_display(&mut self) {
+        self.stop_sharing();
+        self.display_shares = false;
         self.announced = self.picture.is_none();
         self.damage = self.size().map(Rect::from_size);
     }
 
-    /// The size (`None`: off) that the display has to be told before anything else.
-    pub(super) fn take_announcement(&mut self) -> Option<Option<Size>> {
+    /// What the display has to be told before anything else.
+    pub(super) fn take_announcement(&mut self) -> Option<Announcement> {
+        if let (Some(picture), Some(shared)) = (&self.picture, &mut self.shared) {
+            let buffer = shared.take_announcement()?;
+            self.display_shares = true;
+            return Some(Announcement::Shared(picture.size, buffer));
+        }
+        if std::mem::take(&mut self.display_shares) {
+            self.announced = false;
+            self.damage = self.size().map(Rect::from_size);
+            return Some(Announcement::NotShared);
+        }
         if self.announced {
             return None;
         }
         self.announced = true;
-        Some(self.size())
+        Some(Announcement::Size(self.size()))
+    }
+
+    /// Whether a dma-buf has changed since the display was told.
+    pub(super) fn has_shared_damage(&self) -> bool {
+        self.shared.as_ref().is_some_and(Shared::has_damage)
+    }
+
+    /// What of a dma-buf the display has to show anew.
+    pub(super) fn take_shared_damage(&mut self) -> Option<Rect> {
+        self.shared.as_mut()?.take_damage()
     }
 
     /// What has to be sent next; nothing before
     /// [`take_announcement`](Self::take_announcement): the rectangle is in the announced size.
     pub(super) fn take_update(&mut self) -> Option<Update> {
-        if !self.announced {
+        if !self.announced || self.is_shared() {
             return None;
         }
         let damage = self.damage.take()?;

@@ -17,6 +17,13 @@ use super::link::Slots;
 pub(super) fn write_all(slots: &Slots, dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for (id, slot) in slots.iter() {
+        if slot.screen().is_shared() {
+            log::warn!(
+                "no screenshot of output {id}: the display has its pixels in a dma-buf; start without \
+                 --dmabuf-scanout to have one"
+            );
+            continue;
+        }
         // A copy, so that encoding and the file system do not hold up the guest.
         let copy = slot.screen().to_rgb();
         let copy = copy.map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;

@@ -22,7 +22,10 @@ pub(super) mod request {
     pub(crate) const CURSOR_UPDATE: u32 = 6;
     pub(crate) const SCANOUT: u32 = 7;
     pub(crate) const UPDATE: u32 = 8;
+    pub(crate) const DMABUF_SCANOUT: u32 = 9;
+    pub(crate) const DMABUF_UPDATE: u32 = 10;
     pub(crate) const GET_EDID: u32 = 11;
+    pub(crate) const DMABUF_SCANOUT2: u32 = 12;
 }
 
 /// `VHOST_USER_GPU_MSG_FLAG_REPLY`: set in the header of each answer.
@@ -111,6 +114,42 @@ impl Update {
     }
 }
 
+/// `VhostUserGpuDMABUFScanout`; 0 x 0 without a descriptor ends it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(super) struct DmabufScanout {
+    pub(super) scanout_id: u32,
+    /// The part of the buffer that is shown.
+    pub(super) x: u32,
+    pub(super) y: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// The buffer, in pixels.
+    pub(super) fd_width: u32,
+    pub(super) fd_height: u32,
+    /// Bytes from row to row.
+    pub(super) fd_stride: u32,
+    /// [`FD_Y_0_TOP`] or 0.
+    pub(super) fd_flags: u32,
+    /// `DRM_FORMAT_*`.
+    pub(super) fd_drm_fourcc: u32,
+}
+
+/// The row of a buffer that comes first in memory is its upper one. QEMU takes
+/// `VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP` here.
+pub(super) const FD_Y_0_TOP: u32 = 1 << 0;
+
+/// `VhostUserGpuDMABUFScanout2`: the same, and how the buffer's pixels are laid out.
+#[repr(C, packed)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(super) struct DmabufScanout2 {
+    pub(super) scanout: DmabufScanout,
+    /// `DRM_FORMAT_MOD_*`.
+    pub(super) modifier: u64,
+}
+
+/// Payload of the reply to `DMABUF_UPDATE`.
+pub(super) const DMABUF_UPDATE_REPLY: usize = 0;
 /// Payload of the reply to `GET_PROTOCOL_FEATURES`.
 pub(super) const FEATURES_REPLY: usize = size_of::<u64>();
 /// Payload of the reply to `GET_DISPLAY_INFO`: `struct virtio_gpu_resp_display_info`.
@@ -128,6 +167,8 @@ const _: () = assert!(size_of::<CursorPos>() == 12);
 const _: () = assert!(size_of::<CursorUpdate>() == 20);
 const _: () = assert!(size_of::<Scanout>() == 12);
 const _: () = assert!(size_of::<Update>() == 20);
+const _: () = assert!(size_of::<DmabufScanout>() == 40);
+const _: () = assert!(size_of::<DmabufScanout2>() == 48);
 const _: () = assert!(DISPLAY_INFO_REPLY == 408);
 const _: () = assert!(EDID_REPLY == 1056);
 

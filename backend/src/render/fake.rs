@@ -17,10 +17,15 @@ use nosnoop_protocol::ids::{CapsetId, ContextId, ResourceId};
 use super::fences::Fences;
 use super::thread::RenderThread;
 use super::{
-    BlobRequest, Capset, Direction, ExportedBlob, HandleKind, Pinned, RenderError, Renderer,
-    Timeline,
+    BlobRequest, Capset, Direction, ExportedBlob, ExportedPicture, HandleKind, Pinned, RenderError,
+    Renderer, Timeline,
 };
 use crate::sync::lock;
+
+/// What pictures that are exported are said to be.
+pub(crate) const FOURCC: u32 = 0x3432_5258;
+pub(crate) const STRIDE: u32 = 0x1000;
+pub(crate) const MODIFIER: u64 = 0x0100_0000_0000_0002;
 
 /// What it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub(crate) enum Call {
     Detach(ContextId, ResourceId),
     Transfer(Direction, Transfer3d),
     Read(ResourceId, Rect),
+    ExportPicture(ResourceId),
+    Flush,
     Submit(ContextId, Vec<u8>),
     Fence(Timeline, u32),
     Reset,
@@ -57,6 +64,8 @@ pub(crate) struct Script {
     pub(crate) pending: Vec<(Timeline, u32)>,
     /// What the next blob is.
     pub(crate) export: Option<(OwnedFd, HandleKind, Option<u32>)>,
+    /// A picture's memory.
+    pub(crate) picture: Option<OwnedFd>,
     /// The fences.
     fences: Option<Arc<Fences>>,
     contexts: HashSet<ContextId>,
@@ -273,6 +282,25 @@ impl Renderer for Fake {
             pixel_of.copy_from_slice(&pixel(resource, x, y));
         }
         Ok(())
+    }
+
+    fn export_picture(&mut self, resource: ResourceId) -> Result<ExportedPicture, RenderError> {
+        self.called(Call::ExportPicture(resource))?;
+        self.promised(
+            |it| it.resources.contains_key(&resource),
+            "unknown resource",
+        );
+        let fd = self.with(|script| script.picture.as_ref().map(|fd| fd.try_clone().unwrap()));
+        Ok(ExportedPicture {
+            fd: fd.ok_or(RenderError::Refused("no export".to_owned()))?,
+            fourcc: FOURCC,
+            stride: STRIDE,
+            modifier: MODIFIER,
+        })
+    }
+
+    fn flush(&mut self) {
+        let _ = self.called(Call::Flush);
     }
 
     fn submit(&mut self, context: ContextId, commands: &mut [u8]) -> Result<(), RenderError> {

@@ -128,6 +128,20 @@ pub struct ExportedBlob {
     pub map_info: Option<u32>,
 }
 
+/// A picture's memory, for a display that shows it without a copy: one plane of a dma-buf, from its
+/// first byte on.
+#[derive(Debug)]
+pub struct ExportedPicture {
+    /// The dma-buf.
+    pub fd: OwnedFd,
+    /// `DRM_FORMAT_*`, Linux' `drm_fourcc.h`.
+    pub fourcc: u32,
+    /// Bytes from row to row.
+    pub stride: u32,
+    /// `DRM_FORMAT_MOD_*`.
+    pub modifier: u64,
+}
+
 /// What the device needs of a 3D renderer. Called on one thread only.
 ///
 /// The ids are the guest's own, as they stand in its command streams. The device has checked that
@@ -204,6 +218,15 @@ pub trait Renderer {
         rect: Rect,
         into: &mut [u8],
     ) -> Result<(), RenderError>;
+
+    /// The memory of a resource that is a picture, if that can be shown without a copy.
+    ///
+    /// # Errors
+    /// [`RenderError`]: it has to be read.
+    fn export_picture(&mut self, resource: ResourceId) -> Result<ExportedPicture, RenderError>;
+
+    /// Hands everything that has been drawn to the GPU, for who waits for the fences in a dma-buf.
+    fn flush(&mut self);
 
     /// Executes a command stream. The bytes may be changed.
     ///

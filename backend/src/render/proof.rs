@@ -4,10 +4,10 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
-use std::{env, mem};
+use std::{env, mem, thread};
 
 use nosnoop_protocol::ids::{CapsetId, ContextId, RingIdx};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -177,12 +177,21 @@ fn child(gpu: &Gpu, capsets: &[CapsetId]) -> io::Result<(String, String)> {
     let end = if all {
         ended(child.wait()?)
     } else {
-        // Not waited for: what hangs in a driver may not die of this either.
         child.kill()?;
+        reap(child)?;
         let seconds = LIMIT.as_secs();
         format!("the process that tried it did not end within {seconds} s")
     };
     Ok((String::from_utf8_lossy(&said).into_owned(), end))
+}
+
+/// Waits for the end of a killed process on a thread of its own: what hangs in a driver may not die of
+/// that either.
+fn reap(mut child: Child) -> io::Result<()> {
+    let thread = thread::Builder::new().name("reaper".to_owned());
+    // Fails only for what is no child of this process any more.
+    thread.spawn(move || drop(child.wait()))?;
+    Ok(())
 }
 
 fn ended(status: ExitStatus) -> String {
@@ -265,6 +274,20 @@ mod tests {
         drop(writer);
         let late = Duration::from_secs(60);
         assert_eq!(read_until(&reader, late).unwrap(), (b"more".to_vec(), true));
+    }
+
+    #[test]
+    fn a_killed_process_is_reaped() {
+        let mut child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        let stat = format!("/proc/{}/stat", child.id());
+        child.kill().unwrap();
+        reap(child).unwrap();
+        let start = Instant::now();
+        // A process that nobody has waited for keeps its entry.
+        while std::path::Path::new(&stat).exists() {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -25,8 +25,8 @@ use super::gpu::Gpu;
 use super::native::{self, Vulkan};
 use super::workers::{Peer, Workers};
 use super::{
-    BlobRequest, Capset, Direction, ExportedBlob, HandleKind, Pinned, RenderError, Renderer,
-    Timeline,
+    BlobRequest, Capset, Direction, ExportedBlob, ExportedPicture, HandleKind, Pinned, RenderError,
+    Renderer, Timeline,
 };
 use crate::memory::PAGE_SIZE;
 
@@ -428,6 +428,31 @@ impl Renderer for Virgl {
         self.rutabaga
             .transfer_read(0, resource.get(), copy, Some(IoSliceMut::new(into)))
             .map_err(error)
+    }
+
+    fn export_picture(&mut self, resource: ResourceId) -> Result<ExportedPicture, RenderError> {
+        let id = resource.get();
+        let info = self.rutabaga.resource3d_info(id).map_err(error)?;
+        let [stride, planes @ ..] = info.strides;
+        let one_plane = planes == [0; 3] && info.offsets == [0; 4];
+        if info.drm_fourcc == 0 || stride == 0 || !one_plane {
+            return Err(refused("not one plane of a known format"));
+        }
+        let exported = self.export(id)?;
+        if exported.kind != HandleKind::DmaBuf {
+            return Err(refused("not a dma-buf"));
+        }
+        Ok(ExportedPicture {
+            fd: exported.fd,
+            fourcc: info.drm_fourcc,
+            stride,
+            modifier: info.modifier,
+        })
+    }
+
+    fn flush(&mut self) {
+        // EGL flushes a context that stops being the current one (EGL 1.5, eglMakeCurrent).
+        self.outside_of_contexts();
     }
 
     fn submit(&mut self, context: ContextId, commands: &mut [u8]) -> Result<(), RenderError> {

@@ -48,7 +48,9 @@ pub(crate) fn run(parameters: &Parameters, card: &Card, link: &mut Link) -> Outc
 
 /// Tells what the driver says; the first connected connector.
 pub(crate) fn tell_driver(card: &Card, link: &mut Link) -> Outcome<connector::Info> {
-    let connector = card.connector()?;
+    let connector = card
+        .connector()
+        .map_err(|error| format!("{error}; its kernel: {}", kernel_log().join(" / ")))?;
     let driver = Box::new(describe(card, &connector)?);
     link.send(&Event::Driver {
         uptime_ms: uptime_ms(),

@@ -124,8 +124,8 @@ struct Bench {
 
 #[derive(Args)]
 struct GlArguments {
-    /// The devices: ours, vhost-user-gpu, in-process, guest-software.
-    #[arg(long, value_delimiter = ',', default_value = "ours,vhost-user-gpu,in-process,guest-software", value_parser = gl_device)]
+    /// The devices: ours, vhost-user-gpu, vhost-device-gpu, in-process, guest-software.
+    #[arg(long, value_delimiter = ',', default_value = "ours,vhost-user-gpu,vhost-device-gpu,in-process,guest-software", value_parser = gl_device)]
     devices: Vec<Gl>,
     /// The scenes of glmark2, as its option -b wants them, without their duration.
     #[arg(long, value_delimiter = ' ', default_values = gl_guest::SCENES)]

@@ -28,6 +28,7 @@ pub mod bind {
     pub const RENDER_TARGET: u32 = 1 << 1;
     pub const SAMPLER_VIEW: u32 = 1 << 3;
     pub const VERTEX_BUFFER: u32 = 1 << 4;
+    pub const CUSTOM: u32 = 1 << 17;
     pub const SCANOUT: u32 = 1 << 18;
 }
 
@@ -45,6 +46,9 @@ pub mod ccmd {
     pub const DRAW_VBO: u8 = 8;
     pub const RESOURCE_INLINE_WRITE: u8 = 9;
     pub const RESOURCE_COPY_REGION: u8 = 17;
+    pub const BEGIN_QUERY: u8 = 19;
+    pub const END_QUERY: u8 = 20;
+    pub const GET_QUERY_RESULT: u8 = 21;
     pub const SET_SUB_CTX: u8 = 28;
     pub const CREATE_SUB_CTX: u8 = 29;
     pub const DESTROY_SUB_CTX: u8 = 30;
@@ -63,6 +67,7 @@ pub mod object {
     pub const SHADER: u8 = 4;
     pub const VERTEX_ELEMENTS: u8 = 5;
     pub const SURFACE: u8 = 8;
+    pub const QUERY: u8 = 9;
 }
 
 /// `PIPE_CLEAR_COLOR0`.
@@ -126,6 +131,19 @@ pub fn vertex_buffer(resource: u32, bytes: u32) -> Create3d {
         format: R8,
         bind: bind::VERTEX_BUFFER,
         ..render_target(resource, R8, bytes, 1)
+    }
+}
+
+/// Bytes of what a query ends with (`struct virgl_host_query_state`): state, size, result.
+pub const QUERY_BYTES: u32 = 16;
+/// `VIRGL_QUERY_STATE_DONE`.
+pub const QUERY_DONE: u32 = 1;
+
+/// A buffer for the result of a query.
+pub fn query_buffer(resource: u32) -> Create3d {
+    Create3d {
+        bind: bind::CUSTOM,
+        ..vertex_buffer(resource, QUERY_BYTES)
     }
 }
 
@@ -282,6 +300,27 @@ impl Stream {
         let last = corners.saturating_sub(1);
         let words = [0, corners, TRIANGLES, 0, 1, 0, 0, 0, 0, 0, last, 0];
         self.command(ccmd::DRAW_VBO, 0, &words)
+    }
+
+    /// Makes a query for the number of pixels that are drawn (`PIPE_QUERY_OCCLUSION_COUNTER`), which goes to
+    /// a [`query_buffer`].
+    #[must_use]
+    pub fn pixel_query(self, handle: u32, buffer: u32) -> Self {
+        let words = [handle, 0, 0, buffer];
+        self.command(ccmd::CREATE_OBJECT, object::QUERY, &words)
+    }
+
+    /// Begins a query.
+    #[must_use]
+    pub fn begin_query(self, handle: u32) -> Self {
+        self.command(ccmd::BEGIN_QUERY, 0, &[handle])
+    }
+
+    /// Ends it, and asks for its result without waiting.
+    #[must_use]
+    pub fn end_query(self, handle: u32) -> Self {
+        self.command(ccmd::END_QUERY, 0, &[handle])
+            .command(ccmd::GET_QUERY_RESULT, 0, &[handle, 0])
     }
 
     /// Removes an object.

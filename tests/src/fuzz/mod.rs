@@ -32,8 +32,7 @@ const STEPS: u32 = 400;
 const LIMITS: Limits = Limits {
     hostmem: 2 << 20,
     resources: 6,
-    host_blobs: 4,
-    rendered_contexts: 4,
+    descriptors: 24,
 };
 
 /// What one seed did, to see that a run reaches anything.

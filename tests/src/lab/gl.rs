@@ -75,6 +75,15 @@ impl GlRoot {
         Program::with_loader(&self.folder.join(path), &self.loader(), &libraries)
     }
 
+    /// A program that was built with [`Self::build_with`], with what it needs to draw in software.
+    #[must_use]
+    pub(crate) fn drawing(&self, program: &Path) -> Program {
+        let libraries = self.libraries();
+        let software = [("LIBGL_ALWAYS_SOFTWARE", "true".into())];
+        Program::with_loader(program, &self.loader(), &libraries.display().to_string())
+            .with_more(&libraries, self.environment().into_iter().chain(software))
+    }
+
     /// The environment in which the libraries find each other outside of their root.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
@@ -137,6 +146,13 @@ impl GlRoot {
     #[must_use]
     pub fn cargo(&self, what: &str) -> Command {
         let mut command = programs::cargo(what, &target_folder());
+        command.args(["--package", DAEMON, "--features", "virgl"]);
+        self.build_with(&mut command);
+        command
+    }
+
+    /// Has a cargo command that builds programs build them with these libraries.
+    pub(crate) fn build_with(&self, command: &mut Command) {
         let libraries = self.libraries();
         // The loader that belongs to the libraries: the machine's own may be too old for them. A target
         // that is named leaves build scripts, which run in between, without these flags.
@@ -146,13 +162,11 @@ impl GlRoot {
             libraries.display()
         );
         command
-            .args(["--package", DAEMON, "--features", "virgl"])
             .args(["--target", GUEST_TARGET])
             .env("CARGO_ENCODED_RUSTFLAGS", linker)
             .env("PKG_CONFIG_LIBDIR", libraries.join("pkgconfig"))
             .env("PKG_CONFIG_SYSROOT_DIR", &self.folder)
             .env_remove("PKG_CONFIG_PATH");
-        command
     }
 
     /// Writes the script that runs a program which was built against these libraries.

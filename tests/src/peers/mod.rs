@@ -53,7 +53,7 @@ pub enum Peer {
 pub enum Renderer {
     /// Nothing: it answers commands and copies no pixel.
     Null,
-    /// virglrenderer, where the machine has it.
+    /// virglrenderer on software Mesa, of the lab's packages.
     Virgl,
 }
 
@@ -149,9 +149,12 @@ impl Peer {
                 (Launch::Program(program), Vec::new(), "QEMU's own, in C")
             }
             Self::VhostDeviceGpu(renderer) => {
-                let path = registry::vhost_device_gpu(*renderer)?;
-                let options = vec!["--gpu-mode".to_owned(), renderer.mode().to_owned()];
-                (Launch::File(path), options, renderer.note())
+                let options = renderer.options().iter().map(ToString::to_string).collect();
+                let program = match renderer {
+                    Renderer::Null => Launch::File(registry::null_renderer()?),
+                    Renderer::Virgl => Launch::Program(registry::virglrenderer()?),
+                };
+                (program, options, renderer.note())
             }
             Self::Command { line, .. } => (Launch::Shell(line.clone()), Vec::new(), line.as_str()),
         };
@@ -165,18 +168,18 @@ impl Peer {
 }
 
 impl Renderer {
-    /// The value of `--gpu-mode`.
-    fn mode(self) -> &'static str {
+    /// What it is started with.
+    fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Null => "null",
-            Self::Virgl => "virglrenderer",
+            Self::Null => &["--gpu-mode", "null"],
+            Self::Virgl => &["--gpu-mode", "virglrenderer", "--capset", "virgl,virgl2"],
         }
     }
 
     fn note(self) -> &'static str {
         match self {
             Self::Null => "rust-vmm's, null renderer: it copies no pixel",
-            Self::Virgl => "rust-vmm's, on virglrenderer",
+            Self::Virgl => "rust-vmm's, on virglrenderer and software Mesa",
         }
     }
 }

@@ -3,10 +3,11 @@
 use super::kit::{
     BGRA, Batch, RED, Target, all_good, check_draws, corners, draw, plain, start, typed,
 };
+use nosnoop_tests::frontend::message::u32_at;
 use nosnoop_tests::frontend::request::{self, FLAG_FENCE, FLAG_INFO_RING_IDX};
 use nosnoop_tests::frontend::response::resp;
 use nosnoop_tests::frontend::three_d::{Line, fenced_submit};
-use nosnoop_tests::frontend::virgl::{CAPSET_VIRGL2, Stream, Vertex};
+use nosnoop_tests::frontend::virgl::{self, CAPSET_VIRGL2, Stream, Vertex};
 use nosnoop_tests::frontend::{Gpu, Response, Result};
 
 /// Two contexts, each with a picture to draw into and ready to draw triangles.
@@ -100,6 +101,43 @@ fn fences_complete_in_the_order_of_their_ring() -> Result<()> {
     for line in 0..3 {
         assert_in_order(&answers, |at| at % 3 == line);
     }
+    rig.finish()
+}
+
+#[test]
+fn a_fence_behind_queries_comes_with_their_results() -> Result<()> {
+    const QUERIES: u32 = 6;
+    let Some(mut rig) = start(&plain(None)) else {
+        return Ok(());
+    };
+    two_contexts(&mut rig.gpu, 0)?;
+    let mut buffers = Vec::new();
+    let mut stream = Stream::new();
+    for n in 0..QUERIES {
+        let create = virgl::query_buffer(100 + n);
+        let backing = rig
+            .gpu
+            .create_3d_in(1, &create, virgl::QUERY_BYTES as usize)?;
+        rig.ram
+            .fill(backing[0].addr, virgl::QUERY_BYTES as usize, 0)?;
+        buffers.push(backing[0]);
+        stream = stream
+            .pixel_query(200 + n, 100 + n)
+            .begin_query(200 + n)
+            .draw_triangles(6);
+        // Each counts one picture more than the one before.
+        for _ in 0..n {
+            stream = stream.draw_triangles(6);
+        }
+        stream = stream.end_query(200 + n);
+    }
+    draw(&mut rig.gpu, 1, &stream)?;
+    for (n, buffer) in (0..QUERIES).zip(buffers) {
+        let state = rig.ram.read(buffer.addr, virgl::QUERY_BYTES as usize)?;
+        let found = [0, 4, 8].map(|at| u32_at(&state, at));
+        assert_eq!(found, [virgl::QUERY_DONE, 4, (n + 1) << 20], "query {n}");
+    }
+    check_draws(&mut rig.gpu)?;
     rig.finish()
 }
 

@@ -33,7 +33,22 @@ fn program() -> Option<&'static Path> {
 
 /// A daemon of its own with a device on it; `None` where there can be none.
 pub(crate) fn start(options: &SessionOptions) -> Option<Rig> {
+    start_with(options, &[])
+}
+
+/// The same with more options of the daemon's.
+pub(crate) fn start_with(options: &SessionOptions, arguments: &[&str]) -> Option<Rig> {
     let mut command = Command::new(program()?);
+    command.arg("--virgl=software").args(arguments);
+    let daemon = Daemon::start_command(command, &["--socket-path"]).unwrap();
+    Some(Rig::on(daemon, options).unwrap())
+}
+
+/// The same with no more than this many file descriptors.
+pub(crate) fn start_limited(options: &SessionOptions, descriptors: u32) -> Option<Rig> {
+    let mut command = Command::new("/bin/sh");
+    let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    command.args(["-c", &limited]).arg(program()?);
     command.arg("--virgl=software");
     let daemon = Daemon::start_command(command, &["--socket-path"]).unwrap();
     Some(Rig::on(daemon, options).unwrap())

@@ -1,6 +1,7 @@
 //! 3D resources on the display.
 
 use super::kit::{BGRA, BLUE, GREEN, RED, RGBA, Target, corners, draw, pixel_of, plain, start};
+use super::kit::{check_draws, start_with};
 use nosnoop_tests::frontend::display::kind;
 use nosnoop_tests::frontend::pixels::Picture;
 use nosnoop_tests::frontend::request::Cursor;
@@ -41,13 +42,25 @@ fn a_drawn_picture_is_shown_and_damage_alone_is_sent() -> Result<()> {
         rig.gpu.flush(1, target.rect())?;
         let mut shown = Picture::of(format, 96, 64, &raw);
         rig.display().wait_picture(0, &shown)?;
-        // All is drawn anew; only what is flushed may appear.
-        draw(&mut rig.gpu, 1, &Stream::new().clear(GREEN))?;
-        let green = pixel_of(format, GREEN).repeat(96 * 64);
+        // All is drawn anew, with other colours in each place; only what is flushed may appear.
+        let inverted = square().map(|corner| {
+            let [r, g, b, a] = corner.color;
+            Vertex {
+                color: [1.0 - r, 1.0 - g, b, a],
+                ..corner
+            }
+        });
+        corners(&mut rig.gpu, 1, 901, &inverted)?;
+        draw(
+            &mut rig.gpu,
+            1,
+            &Stream::new().vertices(21, 901).draw_triangles(6),
+        )?;
+        let raw = target.read(&mut rig.gpu)?;
         let before = rig.display().with(|state| state.pixels);
         let damage = Rect::new(11, 23, 31, 17);
         rig.gpu.flush(1, damage)?;
-        shown.copy_from(&Picture::of(format, 96, 64, &green), damage);
+        shown.copy_from(&Picture::of(format, 96, 64, &raw), damage);
         rig.display().wait_picture(0, &shown)?;
         let sent = rig.display().with(|state| state.pixels) - before;
         assert_eq!(sent, 31 * 17);
@@ -59,6 +72,39 @@ fn a_drawn_picture_is_shown_and_damage_alone_is_sent() -> Result<()> {
         rig.finish()?;
     }
     Ok(())
+}
+
+#[test]
+fn a_picture_that_the_driver_does_not_export_is_copied() -> Result<()> {
+    let mut display = DisplayConfig::sized(96, 64);
+    // Dma-bufs with modifiers, as QEMU has it.
+    display.features |= 1 << 1;
+    let Some(mut rig) = start_with(&plain(Some(display)), &["--dmabuf-scanout"]) else {
+        return Ok(());
+    };
+    rig.gpu.create_context(1, 0)?;
+    let target = Target::new(&mut rig.gpu, 1, 1, BGRA, (96, 64))?;
+    corners(&mut rig.gpu, 1, 900, &square())?;
+    draw(&mut rig.gpu, 1, &gradient(&target))?;
+    let raw = target.read(&mut rig.gpu)?;
+    rig.display()
+        .wait_for("the handshake", |state| state.accepted)?;
+    for _ in 0..2 {
+        rig.gpu.set_scanout(0, 1, target.rect())?;
+        rig.gpu.flush(1, target.rect())?;
+    }
+    let shown = Picture::of(BGRA, 96, 64, &raw);
+    rig.display().wait_picture(0, &shown)?;
+    for request in [kind::DMABUF_SCANOUT, kind::DMABUF_SCANOUT2] {
+        assert_eq!(rig.display().count(request), 0);
+    }
+    check_draws(&mut rig.gpu)?;
+    let said = rig.daemon.stderr();
+    let lines = said
+        .lines()
+        .filter(|line| line.contains("--dmabuf-scanout"));
+    assert_eq!(lines.count(), 1, "{said}");
+    rig.finish()
 }
 
 #[test]

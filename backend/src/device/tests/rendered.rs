@@ -6,6 +6,7 @@
 mod blobs;
 mod fences;
 mod random;
+mod shared;
 mod shown;
 
 use nosnoop_protocol::command::{Box3d, Create3d, Transfer3d};
@@ -67,6 +68,12 @@ impl Gpu {
     }
 
     fn with(limits: Limits, shared_memory: bool) -> Self {
+        let bench = Bench::new(limits);
+        let display = Arc::clone(bench.device.display());
+        Self::on(display, limits, shared_memory)
+    }
+
+    fn on(display: Arc<Display>, limits: Limits, shared_memory: bool) -> Self {
         let fake = Fake::default();
         let source = || Source::open(Choice::default(), Arc::new(CacheFlusher::default())).unwrap();
         let shared = shared_memory.then(|| SharedMemory {
@@ -75,7 +82,6 @@ impl Gpu {
             source: Arc::new(source()),
         });
         let bench = Bench::new(limits);
-        let display = Arc::clone(bench.device.display());
         let device = Device::new(limits, display, shared, Some(fake.start()));
         Self {
             bench: Bench { device, ..bench },
@@ -295,7 +301,7 @@ fn contexts_are_made_for_the_capability_sets_there_are() {
 #[test]
 fn the_renderers_contexts_are_counted() {
     let limits = Limits {
-        rendered_contexts: 7,
+        descriptors: 4 * 7 + 3,
         ..Limits::default()
     };
     let gpu = Gpu::with(limits, true);
@@ -306,6 +312,24 @@ fn the_renderers_contexts_are_counted() {
     assert_eq!(gpu.create_context(most + 1, 1), FULL);
     assert_eq!(gpu.create_context(most + 1, 5), OK);
     assert_eq!(gpu.calls().len(), most as usize);
+}
+
+#[test]
+fn the_renderers_resources_count_as_descriptors() {
+    let limits = Limits {
+        descriptors: 5,
+        ..Limits::default()
+    };
+    let gpu = Gpu::with(limits, false);
+    assert_eq!(gpu.create(&texture(1, 1, 1)), OK);
+    assert_eq!(gpu.create(&texture(2, 1, 1)), OK);
+    assert_eq!(gpu.calls().len(), 2);
+    assert_eq!(gpu.create(&texture(3, 1, 1)), FULL);
+    assert_eq!(gpu.calls(), []);
+    assert_eq!(gpu.bench.create(4, 1, 1), OK, "2D takes none");
+    assert_eq!(gpu.unref(1), OK);
+    assert_eq!(gpu.create(&texture(3, 1, 1)), OK);
+    assert_eq!(gpu.create(&texture(5, 1, 1)), FULL);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod messages;
 mod peer;
 mod pictures;
 mod questions;
+mod shared;
 
 use std::sync::mpsc;
 use std::thread;
@@ -61,10 +62,16 @@ fn two_outputs() -> Display {
 /// A display with a socket, and the peer after the handshake with all features.
 fn connected() -> (Display, Peer) {
     let display = two_outputs();
+    let peer = connect(&display, 3);
+    (display, peer)
+}
+
+/// The peer on a new socket, after a handshake with all of these features.
+fn connect(display: &Display, features: u64) -> Peer {
     let (ours, mut peer) = Peer::pair();
     display.attach_socket(ours).unwrap();
-    assert_eq!(peer.handshake(3), 3);
-    (display, peer)
+    assert_eq!(peer.handshake(features), features);
+    peer
 }
 
 /// Draws each pixel as `pixel(x, y)` in scanout coordinates.

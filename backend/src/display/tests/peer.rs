@@ -1,7 +1,9 @@
 //! The front-end's end of a display socket.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use nosnoop_protocol::edid::Edid;
@@ -10,6 +12,7 @@ use nosnoop_protocol::reply::DisplayInfo;
 use nosnoop_protocol::wire::{
     VirtioGpuDisplayOne, VirtioGpuRespDisplayInfo, VirtioGpuRespEdid, resp,
 };
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::PATIENCE;
@@ -19,6 +22,8 @@ pub(super) struct Peer {
     /// Bytes that came in and are no whole message yet.
     partial: Vec<u8>,
     pub(super) frames: BTreeMap<u32, Frame>,
+    /// The descriptors that came with messages.
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +86,7 @@ impl Peer {
                 socket: theirs,
                 partial: Vec::new(),
                 frames: BTreeMap::new(),
+                fds: Vec::new(),
             },
         )
     }
@@ -98,9 +104,17 @@ impl Peer {
     /// Reads up to `bytes`; false at the end.
     pub(super) fn read_some(&mut self, bytes: usize) -> bool {
         let mut buffer = vec![0; bytes];
-        let count = self.socket.read(&mut buffer).unwrap();
-        self.partial.extend_from_slice(&buffer[..count]);
-        count > 0
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut with = RecvAncillaryBuffer::new(&mut space);
+        let pieces = &mut [IoSliceMut::new(&mut buffer)];
+        let received = recvmsg(&self.socket, pieces, &mut with, RecvFlags::empty()).unwrap();
+        for message in with.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
+        self.partial.extend_from_slice(&buffer[..received.bytes]);
+        received.bytes > 0
     }
 
     /// Reads up to `bytes` of what is there now and shows the messages that are whole; returns how

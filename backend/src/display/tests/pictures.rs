@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::peer::{Frame, Peer};
 use super::{connected, draw, id, pattern, rect, size, two_outputs, within_patience};
-use crate::display::screen::Screen;
+use crate::display::screen::{Announcement, Screen};
 use nosnoop_protocol::geometry::Rect;
 
 #[test]
@@ -129,9 +129,12 @@ fn impossible_size_is_an_error_and_changes_nothing() {
 #[test]
 fn huge_damage_is_sent_in_messages_of_bounded_size() {
     let mut screen = Screen::off();
-    drop(screen.resize(Some(size(65536, 1500))).unwrap());
+    drop(screen.resize(Some(size(65536, 1500)), None).unwrap());
     assert_eq!(screen.take_update(), None, "the size was not announced");
-    assert_eq!(screen.take_announcement(), Some(Some(size(65536, 1500))));
+    let Some(Announcement::Size(announced)) = screen.take_announcement() else {
+        panic!("no size");
+    };
+    assert_eq!(announced, Some(size(65536, 1500)));
     screen
         .draw::<()>(rect(0, 10, 65536, 1490), |_, _| Ok(()))
         .unwrap();

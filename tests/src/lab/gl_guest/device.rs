@@ -10,7 +10,7 @@ use super::super::programs::Profile;
 use super::super::qemu::Device;
 use super::super::root::Root;
 use super::SIZE;
-use crate::peers::{Peer, SOCKET, quoted};
+use crate::peers::{Peer, Renderer, SOCKET, quoted};
 
 /// A device, or a way to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +20,8 @@ pub enum Gl {
     Ours,
     /// QEMU's own vhost-user-gpu with virgl.
     VhostUserGpu,
+    /// vhost-device-gpu of the crate registry, on virglrenderer.
+    VhostDeviceGpu,
     /// QEMU's own virtio-gpu-gl in its process.
     InProcess,
     /// Our daemon without virgl: the guest's Mesa draws on the guest's processor.
@@ -28,9 +30,10 @@ pub enum Gl {
 
 impl Gl {
     /// All, in the order of reports.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Ours,
         Self::VhostUserGpu,
+        Self::VhostDeviceGpu,
         Self::InProcess,
         Self::GuestSoftware,
     ];
@@ -41,6 +44,7 @@ impl Gl {
         match self {
             Self::Ours => "ours",
             Self::VhostUserGpu => "vhost-user-gpu",
+            Self::VhostDeviceGpu => "vhost-device-gpu",
             Self::InProcess => "in-process",
             Self::GuestSoftware => "guest-software",
         }
@@ -52,6 +56,9 @@ impl Gl {
         match self {
             Self::Ours => "nosnoop-gpu --virgl=software behind vhost-user-gpu-pci",
             Self::VhostUserGpu => "QEMU's vhost-user-gpu --virgl behind vhost-user-gpu-pci",
+            Self::VhostDeviceGpu => {
+                "rust-vmm's vhost-device-gpu on virglrenderer behind vhost-user-gpu-pci"
+            }
             Self::InProcess => "QEMU's virtio-gpu-gl-pci in its process, SDL's offscreen display",
             Self::GuestSoftware => "nosnoop-gpu without 3D; llvmpipe in the guest",
         }
@@ -79,7 +86,7 @@ impl Gl {
             gl.environment().into_iter().chain(software)
         };
         match self {
-            Self::Ours | Self::GuestSoftware => {}
+            Self::Ours | Self::VhostDeviceGpu | Self::GuestSoftware => {}
             Self::VhostUserGpu => {
                 let program = root.c_backend.take();
                 root.c_backend =
@@ -112,6 +119,10 @@ impl Gl {
             Self::VhostUserGpu => {
                 let mut prepared = Peer::VhostUserGpu.prepare_in(root)?;
                 prepared.add_options(&["--virgl"]);
+                Backend::start_prepared(&prepared)
+            }
+            Self::VhostDeviceGpu => {
+                let prepared = Peer::VhostDeviceGpu(Renderer::Virgl).prepare_in(root)?;
                 Backend::start_prepared(&prepared)
             }
             Self::InProcess => Backend::start(&Kind::InProcess, root, &[]),

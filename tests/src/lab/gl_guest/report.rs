@@ -70,10 +70,29 @@ fn line_on(results: &Results) -> String {
         }
     }
     if let Some(why) = &results.broken {
-        let why = why.lines().next().unwrap_or_default();
-        let _infallible = write!(text, "; broken: {why}");
+        let _infallible = write!(text, "; broken: {}", in_a_line(why));
     }
     text
+}
+
+/// The first line of an error, and what QEMU complained of, each thing once.
+fn in_a_line(why: &str) -> String {
+    let mut parts = Vec::new();
+    for line in why.lines() {
+        let of_qemu = line
+            .trim()
+            .strip_prefix("qemu-system-x86_64: ")
+            .filter(|line| !line.contains("warning: "));
+        let part = match of_qemu {
+            Some(line) => format!("QEMU: {}", line.trim_end_matches('.')),
+            None if parts.is_empty() => line.to_owned(),
+            None => continue,
+        };
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    parts.join("; ")
 }
 
 #[cfg(test)]
@@ -96,7 +115,11 @@ mod tests {
             features: String::new(),
             renderers: Vec::new(),
             drawn: vec![drawn],
-            broken: rate.is_none().then(|| "QEMU ended\nmore".to_owned()),
+            broken: rate.is_none().then(|| {
+                "it broke\n  QEMU:\n  qemu-system-x86_64: warning: old\n  \
+                 qemu-system-x86_64: bad.\n  qemu-system-x86_64: bad.\nmore"
+                    .to_owned()
+            }),
         }
     }
 
@@ -121,7 +144,7 @@ mod tests {
         );
         assert!(lines[6].ends_with("draws with virgl"), "{text}");
         assert!(
-            lines[7].ends_with("build: Status(1); broken: QEMU ended"),
+            lines[7].ends_with("build: Status(1); broken: it broke; QEMU: bad"),
             "{text}"
         );
     }
