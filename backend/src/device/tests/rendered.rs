@@ -73,6 +73,7 @@ impl Gpu {
             size: 1 << 20,
             mapper: Arc::new(Eager),
             source: Arc::new(source()),
+            wayland: None,
         });
         let bench = Bench::new(limits);
         let display = Arc::clone(bench.device.display());
