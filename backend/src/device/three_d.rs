@@ -93,9 +93,8 @@ impl Device {
                 (Ok(true), Ok(renderer)) => renderer,
                 _ => {
                     drop(state);
-                    return self.parking(|state, effects| {
-                        state.submit(id, data, fence, memory, effects)
-                    });
+                    return self
+                        .parking(|state, effects| state.submit(id, data, fence, memory, effects));
                 }
             };
             if data.len() > MAX_RENDER_SUBMIT || !data.len().is_multiple_of(4) {

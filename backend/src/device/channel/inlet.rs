@@ -147,8 +147,7 @@ impl Inlet {
 
     fn receive(&self) -> Option<Event> {
         let mut bytes = vec![0; usize::from(MAX_RECORD).saturating_sub(RECEIVE_HEADER)];
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_IDENTIFIERS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_IDENTIFIERS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let gone = Event::Message {
             bytes: Vec::new(),

@@ -130,19 +130,23 @@ impl Channels {
     /// Bytes of memory that came from the compositor and are no resources yet.
     pub(super) fn received_bytes(&self) -> u64 {
         let channels = self.table.values();
-        channels.fold(0, |sum, channel| sum.saturating_add(channel.received_bytes()))
+        channels.fold(0, |sum, channel| {
+            sum.saturating_add(channel.received_bytes())
+        })
     }
 
     /// The size of what this `blob_id` stands for.
     pub(super) fn received_size(&self, context: ContextSerial, id: BlobId) -> Option<u64> {
         let memory = &self.table.get(&context)?.memory;
-        memory
-            .get(&u32::try_from(id.0).ok()?)
-            .map(HostMemory::len)
+        memory.get(&u32::try_from(id.0).ok()?).map(HostMemory::len)
     }
 
     /// Takes it.
-    pub(super) fn take_received(&mut self, context: ContextSerial, id: BlobId) -> Option<HostMemory> {
+    pub(super) fn take_received(
+        &mut self,
+        context: ContextSerial,
+        id: BlobId,
+    ) -> Option<HostMemory> {
         let memory = &mut self.table.get_mut(&context)?.memory;
         memory.remove(&u32::try_from(id.0).ok()?)
     }
@@ -318,7 +322,8 @@ impl State {
         fence: Option<Fence>,
         effects: &mut Vec<Effect>,
     ) -> Verdict {
-        let waits = fence.is_some_and(|fence| fence.ring.is_some_and(|ring| ring.get() == channel::RING));
+        let waits =
+            fence.is_some_and(|fence| fence.ring.is_some_and(|ring| ring.get() == channel::RING));
         match self.channels.table.get_mut(&context) {
             Some(channel) if waits => {
                 let ticket = self.parked.open(Promise::Success);
@@ -394,7 +399,10 @@ impl State {
         (context, ring): (ContextId, ResourceId),
         record: &[u8],
     ) -> Result<(), GpuError> {
-        let memory = self.shared_memory.as_ref().and_then(|shared| shared.wayland.as_ref());
+        let memory = self
+            .shared_memory
+            .as_ref()
+            .and_then(|shared| shared.wayland.as_ref());
         let memory = memory.ok_or(GpuError::Unspec)?.memory.memory();
         if !self.contexts.get_mut(context)?.has(ring) {
             return Err(GpuError::InvalidResourceId);

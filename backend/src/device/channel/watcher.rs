@@ -65,7 +65,9 @@ impl Watcher {
     /// Waits for one event of a channel.
     pub(super) fn arm(&self, context: ContextSerial, inlet: &Inlet) {
         let events = Events::EPOLLIN | Events::EPOLLONESHOT;
-        let armed = self.poll.modify(inlet.poll(), events, token(context, INLET));
+        let armed = self
+            .poll
+            .modify(inlet.poll(), events, token(context, INLET));
         if let Err(error) = armed {
             log::error!("a channel is not waited for: {error}");
         }
