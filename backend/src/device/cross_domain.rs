@@ -134,15 +134,18 @@ impl State {
         channel_type: u32,
     ) -> Result<(), GpuError> {
         let context = self.contexts.get_mut(id)?;
-        let serial = context.serial;
         if context.cross_domain()?.query_ring.is_some() {
             return Err(GpuError::InvalidParameter);
         }
         let channel_ring = match channel_type {
             NO_CHANNEL => None,
-            channel::WAYLAND => Some(channel_ring.ok_or(GpuError::InvalidResourceId)?),
+            channel::WAYLAND if self.wayland().is_some() => {
+                Some(channel_ring.ok_or(GpuError::InvalidResourceId)?)
+            }
             _ => return Err(GpuError::InvalidParameter),
         };
+        let context = self.contexts.get_mut(id)?;
+        let serial = context.serial;
         if !context.has(query_ring) || channel_ring.is_some_and(|ring| !context.has(ring)) {
             return Err(GpuError::InvalidResourceId);
         }

@@ -211,6 +211,11 @@ impl Channel {
 }
 
 impl State {
+    /// Where channels lead.
+    pub(super) fn wayland(&self) -> Option<&Wayland> {
+        self.shared_memory.as_ref()?.wayland.as_ref()
+    }
+
     /// Connects a context to the compositor.
     ///
     /// # Errors
@@ -221,13 +226,12 @@ impl State {
         serial: ContextSerial,
         ring: ResourceId,
     ) -> Result<(), GpuError> {
-        let shared = self.shared_memory.as_ref();
-        let wayland = shared.and_then(|shared| shared.wayland.as_ref());
-        let path = &wayland.ok_or(GpuError::InvalidParameter)?.socket;
+        let path = self.wayland().ok_or(GpuError::InvalidParameter)?;
+        let path = path.socket.clone();
         if self.channels.table.len() >= MAX_CHANNELS {
             return Err(GpuError::OutOfMemory);
         }
-        let connected = inlet::connect(path).and_then(|socket| {
+        let connected = inlet::connect(&path).and_then(|socket| {
             let watcher = self.channels.watcher()?;
             let inlet = Arc::new(Inlet::new(socket.try_clone()?)?);
             watcher.add(serial, &inlet)?;
@@ -399,11 +403,7 @@ impl State {
         (context, ring): (ContextId, ResourceId),
         record: &[u8],
     ) -> Result<(), GpuError> {
-        let memory = self
-            .shared_memory
-            .as_ref()
-            .and_then(|shared| shared.wayland.as_ref());
-        let memory = memory.ok_or(GpuError::Unspec)?.memory.memory();
+        let memory = self.wayland().ok_or(GpuError::Unspec)?.memory.memory();
         if !self.contexts.get_mut(context)?.has(ring) {
             return Err(GpuError::InvalidResourceId);
         }

@@ -5,7 +5,7 @@ use super::*;
 
 /// SEND with these identifiers (number, type), this many claimed, and these bytes.
 fn send(ids: &[(u32, u32)], claimed: u32, size: u32, data: &[u8]) -> Vec<u8> {
-    let total = u16::try_from(RECEIVE_HEADER + data.len()).unwrap();
+    let total = u16::try_from(RECEIVE_HEADER.saturating_add(data.len())).unwrap();
     let mut bytes = vec![4, 0];
     bytes.extend(total.to_le_bytes());
     bytes.extend([0; 4]);
@@ -24,7 +24,7 @@ fn send(ids: &[(u32, u32)], claimed: u32, size: u32, data: &[u8]) -> Vec<u8> {
 }
 
 fn write(pipe: u32, hang_up: u32, size: u32, data: &[u8]) -> Vec<u8> {
-    let total = u16::try_from(READ_HEADER + data.len()).unwrap();
+    let total = u16::try_from(READ_HEADER.saturating_add(data.len())).unwrap();
     let mut bytes = vec![7, 0];
     bytes.extend(total.to_le_bytes());
     bytes.extend([0; 4]);
