@@ -113,6 +113,11 @@ struct Arguments {
     #[arg(long, requires = "virgl")]
     dmabuf_scanout: bool,
 
+    /// Let the guest's Wayland clients talk to the compositor that listens on this socket, through
+    /// cross-domain contexts
+    #[arg(long, value_name = "PATH")]
+    wayland_socket: Option<PathBuf>,
+
     /// An output: WIDTHxHEIGHT or WIDTHxHEIGHT@HZ; repeat for up to 16. A front-end's display
     /// socket overrides it (default: 1280x800@60)
     #[arg(long = "output", value_name = "MODE", value_parser = parse_output)]
@@ -348,6 +353,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
                 .to_owned(),
         ));
     }
+    if parsed.wayland_socket.is_some() && parsed.shm_size == Some(0) {
+        return Err(UsageError(
+            "--shm-size 0 leaves no cross-domain contexts for --wayland-socket: leave one out"
+                .to_owned(),
+        ));
+    }
     if parsed.memory.allow_unverified && parsed.memory.noncoherent == Noncoherent::Off {
         return Err(UsageError(
             "--noncoherent=off uses no memory that --allow-unverified could allow: leave one out"
@@ -366,7 +377,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     // shared memory and passes VIRGL on without CONTEXT_INIT: Mesa would take it for 3D.
     let default_shm_size = match endpoint {
         Endpoint::Path(_) => DEFAULT_SHM_SIZE,
-        Endpoint::Fd(_) if blobs => DEFAULT_SHM_SIZE,
+        Endpoint::Fd(_) if blobs || parsed.wayland_socket.is_some() => DEFAULT_SHM_SIZE,
         Endpoint::Fd(_) => 0,
     };
     let options = Options {
@@ -383,6 +394,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         mem_slots: !parsed.no_mem_slots,
         shm_deadline: Duration::from_secs(parsed.shm_deadline),
         memory,
+        wayland_socket: parsed.wayland_socket,
         screenshot_dir: parsed.screenshot_dir,
         renderer,
     };
@@ -516,6 +528,9 @@ mod tests {
         assert_eq!(udmabuf.memory.place, place);
         let plain = options(&["--socket-path=/s"]).memory.place;
         assert_eq!(plain, Place::Plain(PlainMemory::Memfd));
+        let wayland = options(&["--fd=5", "--wayland-socket=/run/w"]);
+        assert_eq!(wayland.shm_size, 8 << 30);
+        assert_eq!(wayland.wayland_socket, Some("/run/w".into()));
         assert_eq!(parse_shm_size("4K"), Ok(4096));
         assert_eq!(parse_shm_size("1024G"), Ok(1 << 40));
     }
@@ -544,6 +559,10 @@ mod tests {
             (
                 &["--fd=5", "--shm-size=0", "--blob-memory=memfd"],
                 "leave one",
+            ),
+            (
+                &["--fd=5", "--shm-size=0", "--wayland-socket=/run/w"],
+                "--wayland-socket: leave one out",
             ),
             (&["--fd=5", "--blob-memory=shm"], "possible values: memfd"),
             (

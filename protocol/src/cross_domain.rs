@@ -1,8 +1,10 @@
 //! Cross-domain contexts: what a guest submits in them and what it is answered.
 //!
-//! Of that protocol this is the part that allocates images on the host; there are no channels.
-//! Source: `cross_domain_protocol.rs` of rutabaga_gfx 0.1.85, see [`crate::wire`] for the
+//! Of that protocol this is the part that allocates images on the host, and [`channel`]s to a Wayland
+//! compositor. Source: `cross_domain_protocol.rs` of rutabaga_gfx 0.1.85, see [`crate::wire`] for the
 //! structures.
+
+pub mod channel;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -10,10 +12,13 @@ use crate::ids::{CapsetId, ResourceId};
 use crate::memtype::MapCache;
 use crate::reply::GpuError;
 use crate::wire::{
-    CROSS_DOMAIN_CMD_GET_IMAGE_REQUIREMENTS, CROSS_DOMAIN_CMD_INIT, CrossDomainCapabilities,
-    CrossDomainGetImageRequirements, CrossDomainHeader, CrossDomainImageRequirements,
-    CrossDomainInit, CrossDomainInitLegacy, CrossDomainInitV1,
+    CROSS_DOMAIN_CHANNEL_TYPE_WAYLAND, CROSS_DOMAIN_CMD_GET_IMAGE_REQUIREMENTS,
+    CROSS_DOMAIN_CMD_INIT, CROSS_DOMAIN_CMD_POLL, CROSS_DOMAIN_CMD_SEND, CROSS_DOMAIN_CMD_WRITE,
+    CrossDomainCapabilities, CrossDomainGetImageRequirements, CrossDomainHeader,
+    CrossDomainImageRequirements, CrossDomainInit, CrossDomainInitLegacy, CrossDomainInitV1,
+    CrossDomainPoll,
 };
+use channel::{Send, Write};
 
 /// The capability set of cross-domain contexts (`VIRTIO_GPU_CAPSET_CROSS_DOMAIN`).
 pub const CAPSET: CapsetId = CapsetId(5);
@@ -87,12 +92,12 @@ pub struct ImageRequest {
 
 /// One command of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CrossDomainCommand {
+pub enum CrossDomainCommand<'a> {
     /// Names the context's rings; once, before anything else.
     Init {
         /// Where queries are answered.
         query_ring: ResourceId,
-        /// Where a channel's messages would arrive.
+        /// Where a channel's messages arrive.
         channel_ring: Option<ResourceId>,
         /// Type of the channel; 0 is none.
         channel_type: u32,
@@ -100,6 +105,12 @@ pub enum CrossDomainCommand {
     /// Asks for the layout of an image and for a blob id to make it with;
     /// [`ImageRequirements`] is the answer.
     GetImageRequirements(ImageRequest),
+    /// Says that the submission's fence on [`channel::RING`] waits for the channel: any such fence does.
+    Poll,
+    /// Sends a message through the channel.
+    Send(Send<'a>),
+    /// Writes into a pipe that came through the channel.
+    Write(Write<'a>),
 }
 
 /// How an image lies in memory and how to make it: the answer to
@@ -144,12 +155,14 @@ impl ImageRequirements {
     }
 }
 
-/// The contents of the capability set: version 1, no channels, blobs that are neither dma-bufs nor
-/// of a GPU.
+/// The contents of the capability set: version 1, Wayland channels or none, blobs that are neither
+/// dma-bufs nor of a GPU.
 #[must_use]
-pub fn capabilities() -> [u8; 16] {
+pub fn capabilities(wayland: bool) -> [u8; 16] {
+    let channels = u32::from(wayland) << CROSS_DOMAIN_CHANNEL_TYPE_WAYLAND;
     zerocopy::transmute!(CrossDomainCapabilities {
         version: VERSION.into(),
+        supported_channels: channels.into(),
         ..CrossDomainCapabilities::default()
     })
 }
@@ -159,11 +172,11 @@ pub fn capabilities() -> [u8; 16] {
 ///
 /// An item is an error for
 /// - [`GpuError::Unspec`]: less than the 8 bytes of a header, `cmd_size` below 8 or above the bytes
-///   that are left, unknown command (all that need a channel are unknown), or a `cmd_size` that the
-///   command cannot have;
-/// - [`GpuError::InvalidResourceId`]: 0 for the query ring;
-/// - [`GpuError::InvalidParameter`]: unknown image flag.
-pub fn commands(data: &[u8]) -> impl Iterator<Item = Result<CrossDomainCommand, GpuError>> {
+///   that are left, unknown command, a `cmd_size` that the command cannot have, or a count or size in it
+///   that goes beyond it;
+/// - [`GpuError::InvalidResourceId`]: 0 for the query ring or for a resource to send;
+/// - [`GpuError::InvalidParameter`]: unknown image flag; see [`Send`] for messages.
+pub fn commands(data: &[u8]) -> impl Iterator<Item = Result<CrossDomainCommand<'_>, GpuError>> {
     Commands { rest: data }
 }
 
@@ -172,8 +185,8 @@ struct Commands<'a> {
     rest: &'a [u8],
 }
 
-impl Iterator for Commands<'_> {
-    type Item = Result<CrossDomainCommand, GpuError>;
+impl<'a> Iterator for Commands<'a> {
+    type Item = Result<CrossDomainCommand<'a>, GpuError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -202,16 +215,19 @@ fn split(data: &[u8]) -> Result<(CrossDomainHeader, &[u8], &[u8]), GpuError> {
     Ok((header, command, rest))
 }
 
-fn parse(cmd: u8, bytes: &[u8]) -> Result<CrossDomainCommand, GpuError> {
+fn parse(cmd: u8, bytes: &[u8]) -> Result<CrossDomainCommand<'_>, GpuError> {
     match cmd {
         CROSS_DOMAIN_CMD_INIT => init(bytes),
         CROSS_DOMAIN_CMD_GET_IMAGE_REQUIREMENTS => get_image_requirements(bytes),
+        CROSS_DOMAIN_CMD_POLL => poll(bytes),
+        CROSS_DOMAIN_CMD_SEND => Ok(CrossDomainCommand::Send(Send::parse(bytes)?)),
+        CROSS_DOMAIN_CMD_WRITE => Ok(CrossDomainCommand::Write(Write::parse(bytes)?)),
         _ => Err(GpuError::Unspec),
     }
 }
 
 /// The three forms of this command are told apart by their size alone, as rutabaga does.
-fn init(bytes: &[u8]) -> Result<CrossDomainCommand, GpuError> {
+fn init(bytes: &[u8]) -> Result<CrossDomainCommand<'static>, GpuError> {
     const LEGACY: usize = size_of::<CrossDomainInitLegacy>();
     const V1: usize = size_of::<CrossDomainInitV1>();
     const CURRENT: usize = size_of::<CrossDomainInit>();
@@ -237,7 +253,17 @@ fn init(bytes: &[u8]) -> Result<CrossDomainCommand, GpuError> {
     })
 }
 
-fn get_image_requirements(bytes: &[u8]) -> Result<CrossDomainCommand, GpuError> {
+/// With or without the padding.
+fn poll(bytes: &[u8]) -> Result<CrossDomainCommand<'static>, GpuError> {
+    const HEADER: usize = size_of::<CrossDomainHeader>();
+    const PADDED: usize = size_of::<CrossDomainPoll>();
+    match bytes.len() {
+        HEADER | PADDED => Ok(CrossDomainCommand::Poll),
+        _ => Err(GpuError::Unspec),
+    }
+}
+
+fn get_image_requirements(bytes: &[u8]) -> Result<CrossDomainCommand<'static>, GpuError> {
     let raw: &CrossDomainGetImageRequirements = read(bytes)?;
     let flags = ImageFlags::from_bits(raw.flags.get()).ok_or(GpuError::InvalidParameter)?;
     Ok(CrossDomainCommand::GetImageRequirements(ImageRequest {

@@ -177,6 +177,7 @@ impl Guest {
             size: 1 << 30,
             mapper: Arc::new(Obliging),
             source: Arc::new(source.unwrap()),
+            wayland: None,
         };
         let device = Device::new(Limits::default(), screens, Some(shared_memory), None);
         let memory = SharedGuestMemory::new(ram.map());

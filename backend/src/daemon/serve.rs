@@ -19,6 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::session;
+use crate::device::channel::MAX_DESCRIPTORS;
 use crate::device::quota::Limits;
 use crate::display::{Display, OutputConfig};
 use crate::memory::flush::CacheFlusher;
@@ -58,6 +59,8 @@ pub struct Options {
     pub mem_slots: bool,
     /// Where blobs' memory comes from and how it may be mapped.
     pub memory: Choice,
+    /// The socket of a Wayland compositor, for guests' channels; they need a region for host memory.
+    pub wayland_socket: Option<PathBuf>,
     /// Where SIGUSR1 puts its pictures.
     pub screenshot_dir: PathBuf,
     /// Makes the 3D renderer, where one is wanted.
@@ -112,6 +115,17 @@ pub enum DaemonError {
     /// The memory of blobs cannot be allocated as asked.
     #[error("{0}; choose another --render-node or --blob-memory, or leave it out for plain memory")]
     Memory(#[from] SourceError),
+    /// There is no compositor.
+    #[error(
+        "{path} is no Wayland compositor's socket: {source}; start the compositor first, or correct \
+         --wayland-socket"
+    )]
+    Wayland {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The 3D renderer cannot be had.
     #[error("{0}")]
     Renderer(String),
@@ -135,7 +149,7 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     // First of all: the descriptor must be taken before this process opens any itself.
     let options = &Options {
         limits: Limits {
-            descriptors: descriptor_limit(),
+            descriptors: descriptor_limit(options.wayland_socket.is_some()),
             ..options.limits
         },
         ..options.clone()
@@ -147,6 +161,9 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     if options.shm_size > 0 {
         // Each front-end has one of its own; whether there is one is better said now.
         options.source()?;
+    }
+    if let Some(path) = &options.wayland_socket {
+        check_wayland(path)?;
     }
     let renderer = match &options.renderer {
         Some(StartRenderer(start)) => start().map_err(DaemonError::Renderer)?,
@@ -177,13 +194,13 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Descriptors that are not for resources and contexts: sockets, events, the guest's memory regions, libraries.
+/// Descriptors that are for nothing of a guest's: sockets, events, its memory regions, libraries.
 const OTHER_DESCRIPTORS: u64 = 128;
 
-/// How many descriptors this process has for a guest's resources and contexts. A front-end whose
-/// descriptors do not arrive is lost, so guests must not use them up. Takes all that this process may
+/// How many descriptors this process has for a guest's resources and contexts, beside those of channels.
+/// A front-end whose descriptors do not arrive is lost, so guests must not use them up. Takes all that this process may
 /// have.
-fn descriptor_limit() -> usize {
+fn descriptor_limit(channels: bool) -> usize {
     let before = getrlimit(Resource::Nofile);
     let all = Rlimit {
         current: before.maximum,
@@ -193,8 +210,21 @@ fn descriptor_limit() -> usize {
         log::debug!("the limit on descriptors stays as it is: {error}");
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let free = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+    let channels = if channels { MAX_DESCRIPTORS } else { 0 };
+    let free = descriptors.saturating_sub(OTHER_DESCRIPTORS.saturating_add(channels));
     usize::try_from(free).unwrap_or(usize::MAX)
+}
+
+/// Whether there is a socket. The compositor may still go and come back: each channel connects anew.
+fn check_wayland(path: &Path) -> Result<(), DaemonError> {
+    let checked = fs::metadata(path).and_then(|metadata| match metadata.file_type().is_socket() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is not a socket")),
+    });
+    checked.map_err(|source| DaemonError::Wayland {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Gives the connections.

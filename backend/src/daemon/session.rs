@@ -24,6 +24,7 @@ use super::serve::Options;
 use super::shmem::{self, ShmemChannel};
 use super::tap::{Seen, Tap};
 use super::worker::{QueueKind, Worker};
+use crate::device::channel::Wayland;
 use crate::device::{Device, SharedMemory};
 use crate::display::Display;
 use crate::memory::source::Source;
@@ -82,11 +83,16 @@ pub(super) fn run(
         false => display,
     });
     let channel = (options.shm_size > 0).then(|| Arc::new(ShmemChannel::new(options.shm_deadline)));
+    let memory = SharedGuestMemory::new(GuestMemory::new());
     let shared_memory = match &channel {
         Some(channel) => Some(SharedMemory {
             size: options.shm_size,
             mapper: Arc::<ShmemChannel>::clone(channel),
             source: Arc::new(options.source().map_err(io::Error::other)?),
+            wayland: options.wayland_socket.clone().map(|socket| Wayland {
+                socket,
+                memory: memory.clone(),
+            }),
         }),
         None => None,
     };
@@ -94,7 +100,6 @@ pub(super) fn run(
         &display,
         shared_memory.as_ref().map(|shared| &shared.source),
     );
-    let memory = SharedGuestMemory::new(GuestMemory::new());
     let exit_events = QueueKind::ALL
         .iter()
         .map(|_| new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC))

@@ -6,19 +6,22 @@ use nosnoop_protocol::cross_domain;
 use nosnoop_protocol::ids::CapsetId;
 use nosnoop_protocol::reply::{GpuError, Reply};
 
-use super::Device;
+use super::{Device, SharedMemory};
 use crate::planted::{Bug, planted};
 use crate::render::Capset;
 use crate::render::thread::RenderThread;
 
 /// The capability sets of a device, in the order of their indices.
-pub(super) fn capsets(renderer: Option<&RenderThread>, shared_memory: bool) -> Vec<Capset> {
+pub(super) fn capsets(
+    renderer: Option<&RenderThread>,
+    shared_memory: Option<&SharedMemory>,
+) -> Vec<Capset> {
     let mut capsets = renderer.map_or_else(Vec::new, |it| it.capsets().to_vec());
-    if shared_memory {
+    if let Some(shared) = shared_memory {
         capsets.push(Capset {
             id: cross_domain::CAPSET,
             version: cross_domain::VERSION,
-            data: cross_domain::capabilities().to_vec(),
+            data: cross_domain::capabilities(shared.wayland.is_some()).to_vec(),
         });
     }
     capsets

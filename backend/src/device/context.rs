@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use nosnoop_protocol::command::Fence;
 use nosnoop_protocol::cross_domain;
 use nosnoop_protocol::ids::{CapsetId, ContextId, ResourceId};
 use nosnoop_protocol::reply::{GpuError, Reply};
@@ -273,9 +274,10 @@ impl State {
         if planted(Bug::ContextStays) && self.contexts.table.contains_key(&id) {
             return Verdict::Done(Ok(Reply::OkNoData));
         }
-        if self.contexts.table.remove(&id).is_none() {
+        let Some(context) = self.contexts.table.remove(&id) else {
             return Verdict::Done(Err(GpuError::InvalidContextId));
-        }
+        };
+        self.close_channel(context.serial, effects);
         let orphans = self.orphans();
         self.unmap_all(&orphans, effects)
     }
@@ -295,22 +297,38 @@ impl State {
         orphans.map(|(id, _)| id).collect()
     }
 
+    /// Executes the commands of a cross-domain context; a fence may wait for its channel.
+    ///
     /// # Errors
-    /// `InvalidContextId`, `InvalidParameter` for more than [`MAX_SUBMIT`] bytes, and what the
-    /// context's commands give; those before a bad one have been executed.
+    /// In the verdict: `InvalidContextId`, `InvalidParameter` for more than [`MAX_SUBMIT`] bytes, and what
+    /// the context's commands give; those before a bad one have been executed.
     pub(super) fn submit(
         &mut self,
         id: ContextId,
         data: &[u8],
+        fence: Option<Fence>,
         memory: &GuestMemory,
-    ) -> Result<Reply, GpuError> {
-        self.contexts.get_mut(id)?;
+        effects: &mut Vec<Effect>,
+    ) -> Verdict {
+        match self.execute(id, data, memory) {
+            Ok(context) => self.fence_submission(context, fence, effects),
+            Err(error) => Verdict::Done(Err(error)),
+        }
+    }
+
+    fn execute(
+        &mut self,
+        id: ContextId,
+        data: &[u8],
+        memory: &GuestMemory,
+    ) -> Result<ContextSerial, GpuError> {
+        let serial = self.contexts.get_mut(id)?.serial;
         if data.len() > MAX_SUBMIT {
             return Err(GpuError::InvalidParameter);
         }
         for command in cross_domain::commands(data) {
             self.cross_domain(id, command?, memory)?;
         }
-        Ok(Reply::OkNoData)
+        Ok(serial)
     }
 }

@@ -3,7 +3,8 @@
 //! One file per command group: [`two_d`] (resources and transfers), [`three_d`] (the same where a 3D
 //! renderer has them), [`scanout`] (what is shown where, and flushes), [`cursor`], [`blob`], [`uuid`],
 //! [`context`], [`capset`], [`host_blob`] (what happens on MAP_BLOB); [`query`] answers what the display
-//! says and [`cross_domain`] serves the contexts that are not the renderer's. [`resource`],
+//! says and [`cross_domain`] serves the contexts that are not the renderer's, [`channel`] their way to a
+//! Wayland compositor. [`resource`],
 //! [`rendered`], [`backing`], [`window`], [`park`] and [`quota`] hold the state behind them.
 //!
 //! Every command checks everything first and only then changes state, so a command that fails
@@ -13,6 +14,7 @@
 mod backing;
 mod blob;
 mod capset;
+pub mod channel;
 mod context;
 mod cross_domain;
 mod cursor;
@@ -48,6 +50,7 @@ use crate::planted::{Bug, planted};
 use crate::render::thread::RenderThread;
 use crate::render::{Capset, Direction};
 use crate::sync::lock;
+use channel::{Channels, Wayland};
 use context::Contexts;
 use host_blob::Operation;
 use mapper::{MapError, MapRequest, Mapper};
@@ -76,6 +79,8 @@ pub struct SharedMemory {
     pub mapper: Arc<dyn Mapper>,
     /// Where images come from.
     pub source: Arc<Source>,
+    /// Where cross-domain contexts may have channels to.
+    pub wayland: Option<Wayland>,
 }
 
 /// What becomes of a command.
@@ -133,6 +138,7 @@ struct State {
     resources: Resources,
     scanouts: Scanouts,
     contexts: Contexts,
+    channels: Channels,
     window: Window,
     parked: Parked,
     /// Somebody waits for fences.
@@ -160,15 +166,19 @@ impl Device {
             resources: Resources::default(),
             scanouts: Scanouts::default(),
             contexts: Contexts::default(),
+            channels: Channels::new(Weak::new()),
             window: Window::new(shared_memory.as_ref().map_or(0, |shared| shared.size)),
             parked: Parked::default(),
             awaits_fences: false,
             row: Vec::new(),
         };
         Arc::new_cyclic(|me| Self {
-            state: Mutex::new(state),
+            state: Mutex::new(State {
+                channels: Channels::new(Weak::clone(me)),
+                ..state
+            }),
             display,
-            capsets: capset::capsets(renderer.as_deref(), shared_memory.is_some()),
+            capsets: capset::capsets(renderer.as_deref(), shared_memory.as_ref()),
             shared_memory,
             renderer,
             fences: Condvar::new(),
@@ -360,6 +370,7 @@ impl Device {
     pub fn abandon_parked(&self) {
         let (resolved, deliveries) = {
             let mut state = self.await_fences(self.state());
+            state.empty_channel_rings();
             (state.parked.abandon(), state.parked.deliveries())
         };
         self.carry_out(resolved.into_iter().map(Effect::Answer));
@@ -473,6 +484,7 @@ impl Device {
             let gone = std::mem::take(&mut state.resources);
             state.scanouts = Scanouts::default();
             state.contexts = Contexts::default();
+            state.channels.close();
             self.display.reset();
             effects.extend(state.parked.abandon().into_iter().map(Effect::Answer));
             (gone, state.parked.deliveries())
@@ -484,8 +496,9 @@ impl Device {
         self.close();
     }
 
-    /// The front-end has gone: nothing of its guest stays with the renderer.
+    /// The front-end has gone: nothing of its guest stays with the renderer or a compositor.
     pub fn close(&self) {
+        self.state().channels.close();
         if let Some(renderer) = &self.renderer {
             renderer.reset();
         }
@@ -523,12 +536,13 @@ impl State {
     }
 
     /// Host memory that the guest takes: pictures of 2D resources and of scanouts, 3D resources, host
-    /// blobs, and what had to be kept of those that are gone.
+    /// blobs, what came through channels, and what had to be kept of those that are gone.
     fn hostmem(&self) -> u64 {
         self.resources
             .host_bytes()
             .saturating_add(self.scanouts.screen_bytes())
             .saturating_add(self.window.orphaned_bytes())
+            .saturating_add(self.channels.received_bytes())
             .saturating_add(self.kept().bytes)
     }
 

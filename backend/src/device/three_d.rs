@@ -92,7 +92,11 @@ impl Device {
             let renderer = match (state.contexts.is_rendered(id), self.renderer()) {
                 (Err(error), _) => return Verdict::Done(Err(error)),
                 (Ok(true), Ok(renderer)) => renderer,
-                _ => return Verdict::Done(state.submit(id, data, memory)),
+                _ => {
+                    drop(state);
+                    return self
+                        .parking(|state, effects| state.submit(id, data, fence, memory, effects));
+                }
             };
             if data.len() > MAX_RENDER_SUBMIT || !data.len().is_multiple_of(4) {
                 return Verdict::Done(Err(GpuError::InvalidParameter));

@@ -203,6 +203,13 @@ impl Source {
         Ok(PlannedMemory::new(memory, plan, quarantine))
     }
 
+    /// Plans how plain memory that was allocated elsewhere may be mapped.
+    #[must_use]
+    pub fn plain(&self, memory: HostMemory, acked: bool) -> PlannedMemory {
+        let plan = self.plan_on(None, &memory.traits(), acked);
+        PlannedMemory::new(memory, plan, Arc::clone(&self.quarantine))
+    }
+
     /// What is gone for the guest but kept, as it cannot be flushed.
     #[must_use]
     pub fn kept(&self) -> Kept {

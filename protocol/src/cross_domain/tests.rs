@@ -15,13 +15,13 @@ const IMAGE: [u8; 24] = [
     0x0a, 0, 0,
 ];
 
-type Item = Result<CrossDomainCommand, GpuError>;
+type Item<'a> = Result<CrossDomainCommand<'a>, GpuError>;
 
-fn read(data: &[u8]) -> Vec<Item> {
+fn read(data: &[u8]) -> Vec<Item<'_>> {
     commands(data).collect()
 }
 
-fn init(channel_ring: Option<u32>, channel_type: u32) -> Item {
+fn init(channel_ring: Option<u32>, channel_type: u32) -> Item<'static> {
     Ok(CrossDomainCommand::Init {
         query_ring: ResourceId::new(7).unwrap(),
         channel_ring: channel_ring.map(|id| ResourceId::new(id).unwrap()),
@@ -29,7 +29,7 @@ fn init(channel_ring: Option<u32>, channel_type: u32) -> Item {
     })
 }
 
-fn image() -> Item {
+fn image() -> Item<'static> {
     Ok(CrossDomainCommand::GetImageRequirements(ImageRequest {
         width: 1920,
         height: 1080,
@@ -91,10 +91,14 @@ fn reading_ends_at_the_first_error() {
         sized(&CURRENT, 24),
         sized(&CURRENT, 35),
         sized(&[&CURRENT[..], &[0]].concat(), 37),
-        // Commands that do not exist, or that need a channel (POLL, SEND).
-        vec![0, 0, 8, 0, 0, 0, 0, 0],
-        vec![3, 0, 8, 0, 0, 0, 0, 0],
+        // A header alone, where there is more to it.
         vec![4, 0, 8, 0, 0, 0, 0, 0],
+        vec![7, 0, 8, 0, 0, 0, 0, 0],
+        vec![3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        // Commands that do not exist, or that are the host's (RECEIVE, READ).
+        vec![0, 0, 8, 0, 0, 0, 0, 0],
+        vec![5, 0, 8, 0, 0, 0, 0, 0],
+        vec![6, 0, 8, 0, 0, 0, 0, 0],
         vec![14, 0, 8, 0, 0, 0, 0, 0],
         vec![255, 0, 8, 0, 0, 0, 0, 0],
     ] {
@@ -163,10 +167,12 @@ fn requirements_are_written_byte_for_byte() {
 }
 
 #[test]
-fn the_capability_set_is_version_one_without_channels() {
+fn the_capability_set_is_version_one_with_or_without_wayland() {
     let mut bytes = [0; 16];
     bytes[0] = 1;
-    assert_eq!(capabilities(), bytes);
+    assert_eq!(capabilities(false), bytes);
+    bytes[4] = 2;
+    assert_eq!(capabilities(true), bytes);
     assert_eq!(CAPSET, CapsetId(5));
 }
 
@@ -179,15 +185,15 @@ proptest! {
                 any::<u8>().prop_map(|byte| vec![byte]),
                 Just(LEGACY.to_vec()),
                 Just(IMAGE.to_vec()),
-                (0..4_u8, 0..40_u8).prop_map(|(cmd, size)| vec![cmd, 0, size, 0, 0, 0, 0, 0]),
+                (0..9_u8, 0..40_u8).prop_map(|(cmd, size)| vec![cmd, 0, size, 0, 0, 0, 0, 0]),
             ],
             0..40,
         ),
     ) {
         let data = data.concat();
         let items = read(&data);
-        // No command is shorter than its shortest form; an error may be the last item.
-        prop_assert!(items.len() <= data.chunks(LEGACY.len()).count());
+        // No command is shorter than a header; an error may be the last item.
+        prop_assert!(items.len() <= data.chunks(8).count());
         prop_assert_eq!(items.is_empty(), data.is_empty());
         prop_assert!(items.iter().rev().skip(1).all(Result::is_ok));
     }

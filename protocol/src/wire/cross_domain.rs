@@ -14,6 +14,42 @@ pub const CROSS_DOMAIN_CMD_INIT: u8 = 1;
 /// `cmd` of [`CrossDomainGetImageRequirements`].
 pub const CROSS_DOMAIN_CMD_GET_IMAGE_REQUIREMENTS: u8 = 2;
 
+/// `cmd` of [`CrossDomainPoll`].
+pub const CROSS_DOMAIN_CMD_POLL: u8 = 3;
+
+/// `cmd` of [`CrossDomainSendReceive`] from the guest.
+pub const CROSS_DOMAIN_CMD_SEND: u8 = 4;
+
+/// `cmd` of [`CrossDomainSendReceive`] to the guest.
+pub const CROSS_DOMAIN_CMD_RECEIVE: u8 = 5;
+
+/// `cmd` of [`CrossDomainReadWrite`] to the guest.
+pub const CROSS_DOMAIN_CMD_READ: u8 = 6;
+
+/// `cmd` of [`CrossDomainReadWrite`] from the guest.
+pub const CROSS_DOMAIN_CMD_WRITE: u8 = 7;
+
+/// Type of a channel: a Wayland compositor of the host.
+pub const CROSS_DOMAIN_CHANNEL_TYPE_WAYLAND: u32 = 1;
+
+/// `ring_idx` of fences that wait for the channel.
+pub const CROSS_DOMAIN_CHANNEL_RING: u8 = 1;
+
+/// Identifiers of one message: as many descriptors as libwayland sends with one.
+pub const CROSS_DOMAIN_MAX_IDENTIFIERS: usize = 28;
+
+/// Type of an identifier: a resource (SEND), or the `blob_id` to make one by (RECEIVE).
+pub const CROSS_DOMAIN_ID_TYPE_VIRTGPU_BLOB: u32 = 1;
+
+/// Type of an identifier: a pipe that the guest reads. The compositor gets the end to write to.
+pub const CROSS_DOMAIN_ID_TYPE_READ_PIPE: u32 = 3;
+
+/// Type of an identifier: a pipe that the guest writes. The compositor has sent that end.
+pub const CROSS_DOMAIN_ID_TYPE_WRITE_PIPE: u32 = 4;
+
+/// Identifiers of pipes that guests read are not below.
+pub const CROSS_DOMAIN_PIPE_READ_START: u32 = 0x8000_0000;
+
 wire_struct! { 16,
     /// Contents of the capability set.
     pub struct CrossDomainCapabilities {
@@ -119,5 +155,51 @@ wire_struct! { 64,
         pub memory_idx: I32,
         /// Vulkan physical device; -1 is none.
         pub physical_device_idx: I32,
+    }
+}
+
+wire_struct! { 16,
+    /// CROSS_DOMAIN_CMD_POLL. What it waits for comes with the fence of its submission.
+    pub struct CrossDomainPoll {
+        /// Header.
+        pub hdr: CrossDomainHeader,
+        /// Padding.
+        pub pad: U64,
+    }
+}
+
+wire_struct! { 352,
+    /// CROSS_DOMAIN_CMD_SEND, and CROSS_DOMAIN_CMD_RECEIVE at the start of the channel ring. The message's
+    /// bytes follow.
+    pub struct CrossDomainSendReceive {
+        /// Header.
+        pub hdr: CrossDomainHeader,
+        /// How many of the identifiers count.
+        pub num_identifiers: U32,
+        /// Bytes of the message.
+        pub opaque_data_size: U32,
+        /// What stands for the message's descriptors, in order.
+        pub identifiers: [U32; CROSS_DOMAIN_MAX_IDENTIFIERS],
+        /// `CROSS_DOMAIN_ID_TYPE_*` of each.
+        pub identifier_types: [U32; CROSS_DOMAIN_MAX_IDENTIFIERS],
+        /// Bytes of each that is memory.
+        pub identifier_sizes: [U32; CROSS_DOMAIN_MAX_IDENTIFIERS],
+    }
+}
+
+wire_struct! { 24,
+    /// CROSS_DOMAIN_CMD_WRITE, and CROSS_DOMAIN_CMD_READ at the start of the channel ring. The bytes that go
+    /// through the pipe follow.
+    pub struct CrossDomainReadWrite {
+        /// Header.
+        pub hdr: CrossDomainHeader,
+        /// The pipe.
+        pub identifier: U32,
+        /// Not 0: nothing comes after this.
+        pub hang_up: U32,
+        /// Bytes that follow.
+        pub opaque_data_size: U32,
+        /// Padding.
+        pub pad: U32,
     }
 }

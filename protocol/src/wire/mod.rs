@@ -22,9 +22,14 @@ pub use blob::{
 };
 pub use config::VirtioGpuConfig;
 pub use cross_domain::{
-    CROSS_DOMAIN_CMD_GET_IMAGE_REQUIREMENTS, CROSS_DOMAIN_CMD_INIT, CrossDomainCapabilities,
-    CrossDomainGetImageRequirements, CrossDomainHeader, CrossDomainImageRequirements,
-    CrossDomainInit, CrossDomainInitLegacy, CrossDomainInitV1,
+    CROSS_DOMAIN_CHANNEL_RING, CROSS_DOMAIN_CHANNEL_TYPE_WAYLAND,
+    CROSS_DOMAIN_CMD_GET_IMAGE_REQUIREMENTS, CROSS_DOMAIN_CMD_INIT, CROSS_DOMAIN_CMD_POLL,
+    CROSS_DOMAIN_CMD_READ, CROSS_DOMAIN_CMD_RECEIVE, CROSS_DOMAIN_CMD_SEND, CROSS_DOMAIN_CMD_WRITE,
+    CROSS_DOMAIN_ID_TYPE_READ_PIPE, CROSS_DOMAIN_ID_TYPE_VIRTGPU_BLOB,
+    CROSS_DOMAIN_ID_TYPE_WRITE_PIPE, CROSS_DOMAIN_MAX_IDENTIFIERS, CROSS_DOMAIN_PIPE_READ_START,
+    CrossDomainCapabilities, CrossDomainGetImageRequirements, CrossDomainHeader,
+    CrossDomainImageRequirements, CrossDomainInit, CrossDomainInitLegacy, CrossDomainInitV1,
+    CrossDomainPoll, CrossDomainReadWrite, CrossDomainSendReceive,
 };
 pub use cursor::{VirtioGpuCursorPos, VirtioGpuUpdateCursor};
 pub use header::{

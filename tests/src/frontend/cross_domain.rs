@@ -1,4 +1,5 @@
-//! What a guest submits in a cross-domain context (capability set 5) to allocate images on the host.
+//! What a guest submits in a cross-domain context (capability set 5) to allocate images on the host, and
+//! through a channel.
 //!
 //! Written after `cross_domain_protocol.rs` of rutabaga_gfx 0.1.85, as minigbm uses it.
 
@@ -14,6 +15,35 @@ pub const CAPSET: u32 = 5;
 pub const CMD_INIT: u8 = 1;
 /// Command that asks for the layout of an image.
 pub const CMD_GET_IMAGE_REQUIREMENTS: u8 = 2;
+/// Command that waits for the channel, with the fence that comes with it.
+pub const CMD_POLL: u8 = 3;
+/// Command that sends a message.
+pub const CMD_SEND: u8 = 4;
+/// Record of a message.
+pub const CMD_RECEIVE: u8 = 5;
+/// Record of bytes from a pipe.
+pub const CMD_READ: u8 = 6;
+/// Command that writes into a pipe.
+pub const CMD_WRITE: u8 = 7;
+/// Channel type of Wayland.
+pub const WAYLAND: u32 = 1;
+/// The ring whose fences wait for the channel.
+pub const CHANNEL_RING: u8 = 1;
+/// Type of an identifier: a blob.
+pub const ID_BLOB: u32 = 1;
+/// Type of an identifier: a pipe that the guest reads.
+pub const ID_READ_PIPE: u32 = 3;
+/// Type of an identifier: a pipe that the guest writes.
+pub const ID_WRITE_PIPE: u32 = 4;
+/// Pipes that the guest reads have numbers from here on.
+pub const READ_PIPES: u32 = 0x8000_0000;
+/// Bytes of SEND and RECEIVE before the message.
+pub const SEND_HEADER: usize = 352;
+/// Bytes of WRITE and READ before what goes through the pipe.
+pub const WRITE_HEADER: usize = 24;
+/// Identifiers of a message.
+const MAX_IDS: usize = 28;
+
 /// Bytes of an answer in the query ring.
 pub const ANSWER: usize = 64;
 
@@ -68,6 +98,31 @@ pub fn init_legacy(query_ring: u32, channel_type: u32) -> Vec<u8> {
 pub fn init_current(query_ring: u32, channel_ring: u32, channel_type: u32) -> Vec<u8> {
     let fields = [query_ring, channel_ring, channel_type, 0, 0, 0, 0];
     sized(CMD_INIT, &fields)
+}
+
+/// CROSS_DOMAIN_CMD_POLL of 16 bytes, as sommelier sends it.
+pub fn poll() -> Vec<u8> {
+    sized(CMD_POLL, &[0, 0])
+}
+
+/// CROSS_DOMAIN_CMD_SEND of these bytes with these identifiers, each with its type.
+pub fn send(bytes: &[u8], ids: &[(u32, u32)]) -> Vec<u8> {
+    let mut columns = [[0; MAX_IDS]; 3];
+    for (at, (id, kind)) in ids.iter().enumerate() {
+        columns[0][at] = *id;
+        columns[1][at] = *kind;
+    }
+    let mut fields = vec![ids.len() as u32, bytes.len() as u32];
+    fields.extend(columns.concat());
+    let size = (SEND_HEADER + bytes.len()) as u16;
+    [command(CMD_SEND, size, &fields), bytes.to_vec()].concat()
+}
+
+/// CROSS_DOMAIN_CMD_WRITE into a pipe.
+pub fn write(pipe: u32, bytes: &[u8], hang_up: bool) -> Vec<u8> {
+    let fields = [pipe, hang_up.into(), bytes.len() as u32, 0];
+    let size = (WRITE_HEADER + bytes.len()) as u16;
+    [command(CMD_WRITE, size, &fields), bytes.to_vec()].concat()
 }
 
 /// The image to ask about.

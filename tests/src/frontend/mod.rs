@@ -13,7 +13,8 @@
 //! * [`display`] is the other end of the vhost-user-gpu display socket, with a shadow picture per scanout;
 //! * [`shmem`] is the other end of the shared-memory channel: it maps what the daemon asks it to, and
 //!   [`memtype`] reads the flags of its requests;
-//! * [`cross_domain`] is what a guest says to allocate images on the host;
+//! * [`cross_domain`] is what a guest says to allocate images on the host, [`channel`] what it says to a
+//!   Wayland compositor of the host, and [`wayland`] a small Wayland client on top of that;
 //! * [`three_d`] is what it says about 3D resources, [`virgl`] what it says to draw into them, and [`venus`]
 //!   what it says to use Vulkan;
 //! * [`pixels`] holds test pictures and the reference conversion of pixel formats;
@@ -25,6 +26,7 @@
 //! Every wait has a deadline, and the error says what was awaited.
 
 pub mod batch;
+pub mod channel;
 pub mod cross_domain;
 pub mod daemon;
 pub mod display;
@@ -46,7 +48,9 @@ pub mod three_d;
 pub mod venus;
 pub mod vhost_user;
 pub mod virgl;
+pub mod wayland;
 
+pub use channel::{Channel, Record};
 pub use cross_domain::{ImageContext, ImageInfo, ImageRequest};
 pub use daemon::Daemon;
 pub use display::{DisplayConfig, DisplayServer};

@@ -169,6 +169,7 @@ impl Guest {
             mapper: Arc::new(MoodyMapper {
                 random: Mutex::new(Random::new(random.bits())),
             }),
+            wayland: None,
         });
         let device = Device::new(LIMITS, display, shared, None);
         let mut guest = Self {

@@ -108,6 +108,7 @@ impl Life {
             source: Arc::new(
                 Source::of(Allocator::claiming(traits), Choice::default(), flusher).unwrap(),
             ),
+            wayland: None,
         };
         let display = Arc::new(Display::new(Vec::new()));
         let life = Self {

@@ -80,6 +80,7 @@ impl Gpu {
             size: 1 << 20,
             mapper: Arc::new(Eager),
             source: Arc::new(source()),
+            wayland: None,
         });
         let bench = Bench::new(limits);
         let device = Device::new(limits, display, shared, Some(fake.start()));

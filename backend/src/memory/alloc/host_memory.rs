@@ -99,6 +99,16 @@ impl HostMemory {
         Arc::clone(&self.fd)
     }
 
+    /// The file, if it begins with this memory and belongs to it alone: not for a buffer that is a part of
+    /// its node's file, with all others of that node.
+    #[must_use]
+    pub fn whole_file(&self) -> Option<Arc<OwnedFd>> {
+        match self.access {
+            Access::File | Access::Mapping if self.offset == 0 => Some(self.fd()),
+            Access::File | Access::Mapping | Access::Device { .. } => None,
+        }
+    }
+
     /// Where in the file the memory begins, in bytes; a multiple of [`PAGE_SIZE`].
     #[must_use]
     pub fn offset(&self) -> u64 {
