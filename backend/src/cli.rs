@@ -541,7 +541,7 @@ mod tests {
             .into_iter()
             .chain(std::iter::repeat_n("--output=64x64", 17))
             .collect::<Vec<_>>();
-        let cases: [(&[&str], &str); 24] = [
+        let cases: [(&[&str], &str); 25] = [
             (&[], "--socket-path"),
             (&["--socket-path=/s", "--fd=3"], "--fd"),
             (&["--fd=x"], "--fd"),
