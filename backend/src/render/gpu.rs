@@ -159,7 +159,7 @@ mod tests {
             (Some("card0"), "it is no render node"),
             (Some("renderD128"), "it is no render node"),
             (Some("renderD200"), "it is no render node"),
-            (Some("renderD7"), "cannot open"),
+            (Some("renderD7"), "No such file"),
             (None, "it is no render node"),
         ];
         for (name, expected) in cases {
