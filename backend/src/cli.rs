@@ -635,7 +635,7 @@ mod tests {
         // libvirt names the renderer's GPU so, and has no shared memory.
         let of_libvirt = options(&["--fd=5", "--virgl", "--render-node=/n"]);
         assert_eq!(of_libvirt.shm_size, 0);
-        let Ok(Action::Prove(gpu)) = run(&[proof::SUBCOMMAND, "--render-node=/n"]) else {
+        let Ok(Action::Prove(gpu, _)) = run(&[proof::SUBCOMMAND, "--render-node=/n"]) else {
             panic!()
         };
         assert_eq!(gpu, Gpu::Node("/n".into()));
