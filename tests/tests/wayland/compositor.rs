@@ -36,6 +36,11 @@ impl Compositor {
         }
     }
 
+    /// Has the kernel keep only so many connections (and one) that are not accepted.
+    pub(crate) fn keep_waiting(&self, count: i32) {
+        rustix::net::listen(&self.listener, count).unwrap();
+    }
+
     pub(crate) fn accept(&self) -> Client {
         let (stream, _) = self.listener.accept().unwrap();
         stream

@@ -88,22 +88,44 @@ fn without_a_compositor_contexts_are_refused_and_the_rest_goes_on() -> Result<()
     rig.finish()
 }
 
-/// Nobody accepts: connecting must not wait.
+/// Makes contexts and opens a channel in each: the answers.
+fn open_all(rig: &mut Rig, count: u32) -> Result<Vec<u32>> {
+    let open = |n: u32| {
+        let ring = RING + 2 * n;
+        Channel::without_init(&mut rig.gpu, 1 + n, ring)?;
+        rig.gpu.answer(&submit_3d(1 + n, &init(ring, ring + 1, 1)))
+    };
+    (0..count).map(open).collect()
+}
+
+/// The kernel keeps few for one that accepts none: connecting must not wait.
 #[test]
 fn a_compositor_that_does_not_accept_stops_nothing() -> Result<()> {
     let compositor = Compositor::new();
+    compositor.keep_waiting(1);
     let mut rig = compositor.rig()?;
-    let mut refused = 0;
-    for n in 0..40 {
-        Channel::without_init(&mut rig.gpu, 1 + n, RING + 2 * n)?;
-        let open = init(RING + 2 * n, RING + 2 * n + 1, 1);
-        match rig.gpu.answer(&submit_3d(1 + n, &open))? {
-            resp::OK_NODATA => assert_eq!(refused, 0, "{n}"),
-            resp::ERR_OUT_OF_MEMORY => refused += 1,
-            other => panic!("{other:#x}"),
-        }
-    }
-    assert_eq!(refused, 8);
+    let answers = open_all(&mut rig, 5)?;
+    let (ok, refused) = (resp::OK_NODATA, resp::ERR_UNSPEC);
+    assert_eq!(answers, [ok, ok, refused, refused, refused]);
+    rig.finish()
+}
+
+#[test]
+fn channels_are_bounded() -> Result<()> {
+    let compositor = Compositor::new();
+    let mut rig = compositor.rig()?;
+    let answers = open_all(&mut rig, 40)?;
+    let (opened, refused) = answers.split_at(32);
+    assert!(opened.iter().all(|answer| *answer == resp::OK_NODATA));
+    assert!(
+        refused
+            .iter()
+            .all(|answer| *answer == resp::ERR_OUT_OF_MEMORY)
+    );
+    // One that goes makes room.
+    rig.gpu.command("CTX_DESTROY", &ctx_destroy(1))?;
+    let again = submit_3d(40, &init(RING + 78, RING + 79, 1));
+    assert_eq!(rig.gpu.answer(&again)?, resp::OK_NODATA);
     rig.finish()
 }
 
