@@ -4,11 +4,12 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nosnoop_tests::frontend::three_d::{Line, fenced_submit};
 use nosnoop_tests::frontend::venus::context::REPLY_BYTES;
 use nosnoop_tests::frontend::venus::{Device, Venus};
-use nosnoop_tests::frontend::{Daemon, Error, Result, Rig, SessionOptions};
+use nosnoop_tests::frontend::{Daemon, Error, Result, Rig, SessionOptions, set_patience};
 use nosnoop_tests::lab::LabError;
 use nosnoop_tests::lab::gl::{DAEMON_VARIABLE, GlRoot};
 use nosnoop_tests::lab::programs::Profile;
@@ -40,8 +41,13 @@ fn program() -> Option<&'static Path> {
     found.as_deref()
 }
 
+/// How long to wait for anything: the daemon tries Vulkan before it listens, which takes an emulated
+/// machine half a minute.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A daemon of its own with a device on it; `None` where there can be none.
 pub(crate) fn start() -> Option<Rig> {
+    set_patience(PATIENCE);
     let mut command = Command::new(program()?);
     command.arg("--venus=software").stdin(Stdio::null());
     let daemon = Daemon::start_command(command, &["--socket-path"]).unwrap();

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -134,6 +135,13 @@ fn check_flags(request: &ShmemRequest, extended: bool) -> Result<(), String> {
     }
 }
 
+/// Whether the file is a dma-buf, whose size never changes and which has no seals: the name that the kernel
+/// gives it (`dma_buf_getfile`).
+fn is_dma_buf(file: &File) -> bool {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(link).is_ok_and(|name| name.as_os_str().as_bytes().starts_with(b"/dmabuf:"))
+}
+
 /// QEMU grows an empty memfd: what can change size is not fit to be handed out.
 fn check_seals(file: &File) -> Result<(), String> {
     let fixed = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
@@ -156,7 +164,7 @@ fn mapping(state: &State, request: ShmemRequest, file: File) -> Result<Mapping, 
     if end.is_none_or(|end| end > size) {
         return Err(format!("{request:x?} of a file of {size} bytes"));
     }
-    if !state.any_file {
+    if !state.any_file && !is_dma_buf(&file) {
         check_seals(&file)?;
     }
     let file = Arc::new(file);
