@@ -209,3 +209,20 @@ fn a_reset_with_fences_outstanding_leaves_a_fresh_device() -> Result<()> {
     }
     rig.finish()
 }
+
+#[test]
+fn an_end_with_fences_outstanding_is_an_orderly_one() -> Result<()> {
+    let Some(mut rig) = start(&typed(None)) else {
+        return Ok(());
+    };
+    two_contexts(&mut rig.gpu, CAPSET_VIRGL2)?;
+    for n in 0..64_u64 {
+        let context = 1 + (n % 2) as u32;
+        let request = fenced_submit(context, &work(), n, Line::Ring(0));
+        rig.gpu.queue(&request)?;
+    }
+    rig.gpu.control.kick()?;
+    let status = rig.daemon.terminate()?;
+    assert!(status.success(), "{status}: {}", rig.daemon.stderr());
+    Ok(())
+}
