@@ -5,6 +5,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use super::{LabError, Result, say};
 
 const PACKAGE: &str = "nosnoop-guest";
@@ -103,6 +105,39 @@ pub fn guest() -> Result<PathBuf> {
 /// When it does not build.
 pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
     build_statically("guest", &["--package", package], program, profile)
+}
+
+/// The executable of the integration test `name` of this package.
+///
+/// # Errors
+/// When it does not build.
+pub fn integration_test(name: &str) -> Result<PathBuf> {
+    let mut command = cargo("test", &target_folder());
+    command.args(["--package", env!("CARGO_PKG_NAME"), "--test", name]);
+    command.args(["--no-run", "--message-format", "json"]);
+    say(format_args!("building the test {name}"));
+    let output = command.output();
+    let output = output.map_err(LabError::context("cannot run cargo"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    executable_in(&text, name).ok_or_else(|| {
+        LabError::failed(format!(
+            "building the test {name} failed ({}):\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ))
+    })
+}
+
+/// The test's executable in cargo's messages (the cargo book, "External tools").
+fn executable_in(messages: &str, name: &str) -> Option<PathBuf> {
+    let messages = messages.lines().map(serde_json::from_str::<Value>);
+    let path = messages
+        .filter_map(std::result::Result::ok)
+        .find_map(|one| {
+            let path = one["executable"].as_str()?;
+            (one["target"]["name"] == name).then(|| path.into())
+        })?;
+    Some(path)
 }
 
 /// Builds `program` into a folder of the usual target folder; `what` says which package and how.

@@ -1,13 +1,13 @@
-//! What a guest boots with that draws by OpenGL: Mesa, its programs and their data, in its initial
-//! file system.
+//! What a guest boots with that draws by OpenGL or Vulkan: Mesa, programs and their data, in its
+//! initial file system.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::gl::GlRoot;
-use super::super::root::Program;
-use super::super::{LabError, Result};
+use super::gl::GlRoot;
+use super::root::Program;
+use super::{LabError, Result};
 
 /// Where Debian has its libraries; the dynamic loader looks there without being told.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -47,6 +47,14 @@ impl Files {
             files.folder(gl, folder)?;
         }
         Ok(files)
+    }
+
+    /// Vulkan's loader and a driver of Mesa's: `lvp`, which is software, or `virtio`, which is Venus.
+    pub(super) fn vulkan(&mut self, gl: &GlRoot, driver: &str) -> Result<()> {
+        self.program(gl, &format!("{LIBRARIES}/libvulkan.so.1"))?;
+        self.program(gl, &format!("{LIBRARIES}/libvulkan_{driver}.so"))?;
+        self.file(gl, &format!("usr/share/vulkan/icd.d/{driver}_icd.json"));
+        Ok(())
     }
 
     /// A program or library and the libraries that it is linked with.
@@ -91,7 +99,7 @@ impl Files {
         Ok(())
     }
 
-    /// For [`initramfs::build`](super::super::initramfs::build).
+    /// For [`initramfs::build`](super::initramfs::build).
     pub(super) fn list(&self) -> Vec<(&str, &Path)> {
         let files = self.0.iter();
         files.map(|(place, file)| (&**place, &**file)).collect()
