@@ -17,7 +17,7 @@ use nosnoop_tests::lab::programs::Profile;
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::read_report;
 use nosnoop_tests::lab::root::Root;
-use nosnoop_tests::lab::{LabError, Result, bench, say};
+use nosnoop_tests::lab::{LabError, Result, bench, say, venus};
 use nosnoop_tests::results::{self, Places, Results};
 
 /// The folders of the results, and a document's sections for them.
@@ -51,6 +51,8 @@ enum What {
     Gl(GlArguments),
     /// Runs a fixed list of piglit's tests in a guest and on llvmpipe directly, and compares them.
     Piglit(PiglitArguments),
+    /// Runs Vulkan's programs in a guest with Mesa's Venus driver, on our daemon.
+    Venus(VenusArguments),
     /// Runs the bench and idle tasks on several backends by turns and compares them.
     Bench(Bench),
 }
@@ -152,6 +154,16 @@ struct PiglitArguments {
     places: Places,
 }
 
+#[derive(Args)]
+struct VenusArguments {
+    /// Options of the daemon beside the usual ones, in one word.
+    #[arg(long, default_value = "", value_name = "WORDS")]
+    options: String,
+    /// Runs no program that maps memory: without /dev/udmabuf software Vulkan has none to map.
+    #[arg(long)]
+    no_maps: bool,
+}
+
 fn task(name: &str) -> std::result::Result<Task, String> {
     Task::from_name(name).ok_or_else(|| format!("'{name}' is no task"))
 }
@@ -204,6 +216,17 @@ fn piglit(arguments: &PiglitArguments) -> Result<()> {
         "{} tests are not as explained in tests/src/lab/gl_guest/piglit.toml",
         problems.len()
     )))
+}
+
+fn venus(arguments: &VenusArguments) -> Result<()> {
+    let guest = venus::Guest::prepare()?;
+    let options = arguments.options.split_whitespace().collect::<Vec<_>>();
+    let found = guest.run(&options, !arguments.no_maps)?;
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&found).map_err(LabError::context("results"))?
+    );
+    Ok(())
 }
 
 fn conform(arguments: &Conform) -> Result<()> {
@@ -337,6 +360,7 @@ fn main() -> ExitCode {
         What::Conform(arguments) => conform(&arguments),
         What::Gl(arguments) => gl(&arguments),
         What::Piglit(arguments) => piglit(&arguments),
+        What::Venus(arguments) => venus(&arguments),
         What::Bench(arguments) => bench(&arguments),
     };
     match result {

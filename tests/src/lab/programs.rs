@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{LabError, Result, say};
 
 const PACKAGE: &str = "nosnoop-guest";
+const VULKAN: &str = "nosnoop-vulkan";
 pub(super) const DAEMON: &str = "nosnoop-gpu";
 
 /// The target whose C library can be linked into a program as a whole.
@@ -105,6 +106,18 @@ pub fn guest() -> Result<PathBuf> {
 /// When it does not build.
 pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
     build_statically("guest", &["--package", package], program, profile)
+}
+
+/// Our Vulkan program for a guest that has Vulkan's loader.
+///
+/// # Errors
+/// When it does not build.
+pub fn vulkan() -> Result<PathBuf> {
+    let target = target_folder();
+    let mut command = cargo_build(&target);
+    command.args(["--package", VULKAN]);
+    run(&mut command, "the Vulkan program for a guest")?;
+    Ok(target.join("debug").join(VULKAN))
 }
 
 /// The executable of the integration test `name` of this package.

@@ -11,6 +11,10 @@ use super::qemu::Accelerator;
 use super::root::Root;
 use super::{Result, initramfs, programs, say};
 
+mod guest;
+
+pub use guest::{Found, Guest, Step};
+
 /// Where the machine has the daemon, and a test.
 const DAEMON: &str = "bin/nosnoop-gpu";
 const TEST: &str = "bin/test";
