@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use nosnoop_guest::wire::{Event, Order, Task};
+use nosnoop_guest::wire::{self, Event, Order, Task};
 use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
@@ -157,11 +157,21 @@ struct PiglitArguments {
 #[derive(Args)]
 struct VenusArguments {
     /// Options of the daemon beside the usual ones, in one word.
-    #[arg(long, default_value = "", value_name = "WORDS")]
+    #[arg(
+        long,
+        allow_hyphen_values = true,
+        default_value = "",
+        value_name = "WORDS"
+    )]
     options: String,
-    /// Runs no program that maps memory: without /dev/udmabuf software Vulkan has none to map.
+    /// Runs it in an emulated machine with /dev/udmabuf, without which software Vulkan has no memory
+    /// that can be mapped.
     #[arg(long)]
-    no_maps: bool,
+    nested: bool,
+    /// The guest's initial file system, made before: for the run inside that machine, whose result is
+    /// one line then.
+    #[arg(long, hide = true, conflicts_with = "nested")]
+    initial: Option<PathBuf>,
 }
 
 fn task(name: &str) -> std::result::Result<Task, String> {
@@ -219,9 +229,17 @@ fn piglit(arguments: &PiglitArguments) -> Result<()> {
 }
 
 fn venus(arguments: &VenusArguments) -> Result<()> {
-    let guest = venus::Guest::prepare()?;
     let options = arguments.options.split_whitespace().collect::<Vec<_>>();
-    let found = guest.run(&options, !arguments.no_maps)?;
+    if let Some(initial) = &arguments.initial {
+        let found = venus::Guest::at(initial)?.run(&options)?;
+        let line = wire::to_line(&found).map_err(LabError::context("results"))?;
+        print!("{line}");
+        return Ok(());
+    }
+    let found = match arguments.nested {
+        true => venus::NestedGuest::prepare()?.run(&arguments.options)?,
+        false => venus::Guest::prepare()?.run(&options)?,
+    };
     println!(
         "{}",
         serde_json::to_string_pretty(&found).map_err(LabError::context("results"))?

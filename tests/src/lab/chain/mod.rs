@@ -22,6 +22,7 @@ mod look;
 mod table;
 
 pub use cases::{ChainReport, Checked, Found, run};
+pub(super) use image::find_firmware;
 pub use links::{Broken, HostMapping, Links, Refused, SlotMapping};
 
 /// Everything that both machines boot from.

@@ -2,7 +2,8 @@
 //! our own Vulkan program sees in memory that it maps.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nosnoop_guest::wire;
@@ -20,7 +21,7 @@ use super::super::pages::{Mapped, Page};
 use super::super::programs::Profile;
 use super::super::qemu::{Device, Machine, Setup};
 use super::super::root::Root;
-use super::super::{Result, programs, say};
+use super::super::{LabError, Result, programs, say};
 
 /// Places in the guest.
 const VULKANINFO: &str = "usr/bin/vulkaninfo";
@@ -102,13 +103,25 @@ impl Guest {
         Ok(Self { root, initial })
     }
 
+    /// What is there already, in a folder that [`ROOT_VARIABLE`](super::super::root::ROOT_VARIABLE) names
+    /// and in this file.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn at(initial: &Path) -> Result<Self> {
+        Ok(Self {
+            root: Root::find_or_build()?,
+            initial: fs::read(initial).map_err(LabError::context(initial.display()))?,
+        })
+    }
+
     /// Boots the guest and runs all programs in it, on the daemon with these options beside the usual
-    /// ones. `maps` says whether memory of the host's Vulkan can be mapped here.
+    /// ones.
     ///
     /// # Errors
     /// When the machine fails; a program that does is no error.
-    pub fn run(&self, options: &[&str], maps: bool) -> Result<Found> {
-        let daemon: PathBuf = gl::daemon(Profile::Release)?;
+    pub fn run(&self, options: &[&str]) -> Result<Found> {
+        let daemon = gl::daemon(Profile::Release)?;
         let mut backend = Backend::start_daemon(&daemon, &[&OPTIONS, options].concat())?;
         let setup = Setup {
             device: Device::Test,
@@ -132,39 +145,36 @@ impl Guest {
         found
             .steps
             .push(step(&mut machine, "vulkaninfo", &[VULKANINFO])?);
-        if maps {
-            self.draw(&mut machine, &mut found)?;
-        }
+        draw(&mut machine, &mut found)?;
         machine.power_off()?;
         found.seconds[1] = since();
         Ok(found)
     }
+}
 
-    /// Runs our program and looks at the guest's page tables meanwhile.
-    fn draw(&self, machine: &mut Machine<'_>, found: &mut Found) -> Result<()> {
-        let mut looks: VecDeque<Vec<Page>> = VecDeque::new();
-        let mut looked = Instant::now();
-        let words = [PROGRAM, &HOLD.to_string()];
-        let ran = machine.run_while(&command(&words), |machine| {
-            if looked.elapsed() >= LOOK {
-                if looks.len() == LOOKS {
-                    looks.pop_front();
-                }
-                looks.push_back(machine.pages()?);
-                looked = Instant::now();
+/// Runs our program and looks at the guest's page tables meanwhile.
+fn draw(machine: &mut Machine<'_>, found: &mut Found) -> Result<()> {
+    let mut looks: VecDeque<Vec<Page>> = VecDeque::new();
+    let mut looked = Instant::now();
+    let words = [PROGRAM, &HOLD.to_string()];
+    let ran = machine.run_while(&command(&words), |machine| {
+        if looked.elapsed() >= LOOK {
+            if looks.len() == LOOKS {
+                looks.pop_front();
             }
-            Ok(())
-        })?;
-        found.drawn = ran.lines.iter().find_map(|line| wire::from_line(line));
-        if let Some(drawn) = &found.drawn {
-            let find = |pages: &Vec<Page>| {
-                Mapped::find(pages, drawn.address, drawn.size, &drawn.memory_types)
-            };
-            found.mapped = looks.iter().find_map(find);
+            looks.push_back(machine.pages()?);
+            looked = Instant::now();
         }
-        found.steps.push(told("nosnoop-vulkan", ran));
         Ok(())
+    })?;
+    found.drawn = ran.lines.iter().find_map(|line| wire::from_line(line));
+    if let Some(drawn) = &found.drawn {
+        let find =
+            |pages: &Vec<Page>| Mapped::find(pages, drawn.address, drawn.size, &drawn.memory_types);
+        found.mapped = looks.iter().find_map(find);
     }
+    found.steps.push(told("nosnoop-vulkan", ran));
+    Ok(())
 }
 
 /// A command for the guest; the first word is a path without its slash.

@@ -12,8 +12,10 @@ use super::root::Root;
 use super::{Result, initramfs, programs, say};
 
 mod guest;
+mod nested;
 
 pub use guest::{Found, Guest, Step};
+pub use nested::NestedGuest;
 
 /// Where the machine has the daemon, and a test.
 const DAEMON: &str = "bin/nosnoop-gpu";
