@@ -5,7 +5,7 @@
 //! proof that a GPU snoops, nor for a mapping that has been verified: [`super::plan`] makes the
 //! memory cached where every GPU of the host is proved to snoop, write-combining where the operator
 //! allows it and the VMM honors it, and refuses the rest. Shared memory (a memfd) is plain memory that
-//! CPUs use.
+//! CPUs use, as is what a renderer in software exports.
 //!
 //! With what virglrenderer says of each vendor (a test keeps this table; `--allow-unverified` in
 //! brackets where it changes the result):
@@ -45,7 +45,7 @@ pub enum ExportError {
 pub fn traits(kind: HandleKind, map_info: Option<u32>) -> Traits {
     let (kinds, snooping) = match kind {
         HandleKind::DmaBuf => (PageKinds::Either, Snooping::Unknown),
-        HandleKind::Shm => (PageKinds::Ram, Snooping::NoDevice),
+        HandleKind::SoftwareDmaBuf | HandleKind::Shm => (PageKinds::Ram, Snooping::NoDevice),
         HandleKind::Other => (PageKinds::Unknown, Snooping::Unknown),
     };
     Traits {
@@ -64,7 +64,9 @@ pub fn traits(kind: HandleKind, map_info: Option<u32>) -> Traits {
 pub(super) fn memory(blob: ExportedBlob, len: u64) -> Result<HostMemory, ExportError> {
     let traits = traits(blob.kind, blob.map_info);
     match blob.kind {
-        HandleKind::DmaBuf => Ok(HostMemory::dma_buf(blob.fd, len, traits)?),
+        HandleKind::DmaBuf | HandleKind::SoftwareDmaBuf => {
+            Ok(HostMemory::dma_buf(blob.fd, len, traits)?)
+        }
         HandleKind::Shm => {
             // Nobody is to cut off pages that are mapped. A file that cannot be sealed is the
             // renderer's alone, which has no reason to.
@@ -112,7 +114,11 @@ mod tests {
             memory(blob(HandleKind::Other, 8192), 4096),
             Err(ExportError::Kind)
         ));
-        for kind in [HandleKind::DmaBuf, HandleKind::Shm] {
+        for kind in [
+            HandleKind::DmaBuf,
+            HandleKind::SoftwareDmaBuf,
+            HandleKind::Shm,
+        ] {
             assert_eq!(memory(blob(kind, 8192), 8192).unwrap().len(), 8192);
             let short = memory(blob(kind, 4096), 8192).unwrap_err();
             assert!(
@@ -165,6 +171,19 @@ mod tests {
                 Plan::Refuse(_) => None,
             }
         })
+    }
+
+    #[test]
+    fn memory_of_a_renderer_in_software_is_cached_on_every_host() {
+        for host in ["intel-llc", "intel-no-llc", "amd"] {
+            let facts = facts(host);
+            let traits = with_proof(traits(HandleKind::SoftwareDmaBuf, Some(1)), &facts);
+            let vmm = VmmFacts::new(&(&facts).into(), VmmMemtype::Auto, false);
+            match plan(&traits, &vmm, false, Policy::default()) {
+                Plan::Map(plan) => assert_eq!(plan.guest(), MapCache::Cached, "{host}"),
+                Plan::Refuse(why) => panic!("{host}: {why:?}"),
+            }
+        }
     }
 
     #[test]

@@ -98,8 +98,10 @@ pub struct BlobRequest {
 /// What kind of descriptor a renderer gives for a blob's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandleKind {
-    /// A dma-buf.
+    /// A dma-buf, which a GPU may access.
     DmaBuf,
+    /// A dma-buf of a renderer in software: of RAM, and no device accesses it.
+    SoftwareDmaBuf,
     /// Shared memory (memfd).
     Shm,
     /// Anything else: not to be given to a front-end.

@@ -27,6 +27,8 @@ pub(super) fn prepare(gpu: &Gpu) {
     if *gpu == Gpu::Software {
         // Mesa: no GPU, even where there is one.
         environment::set("LIBGL_ALWAYS_SOFTWARE", "1");
+        // The loader of Vulkan: Mesa's driver for CPUs and no other, by its manifest's name.
+        environment::set("VK_LOADER_DRIVERS_SELECT", "lvp_icd*");
     }
 }
 

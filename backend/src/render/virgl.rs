@@ -33,6 +33,8 @@ pub(super) struct Virgl {
     capsets: Vec<Capset>,
     /// Whose global fences there are, if there is OpenGL.
     opengl: bool,
+    /// No device draws.
+    software: bool,
     fences: Arc<Fences>,
     contexts: BTreeSet<u32>,
     /// Every resource with its backing. virglrenderer keeps the backing's addresses and copies
@@ -96,6 +98,7 @@ impl Virgl {
             rutabaga,
             capsets,
             opengl: sets & 1 << RUTABAGA_CAPSET_VIRGL2 != 0,
+            software: *gpu == Gpu::Software,
             fences,
             contexts: BTreeSet::new(),
             resources: BTreeMap::new(),
@@ -152,6 +155,7 @@ impl Virgl {
             .try_clone_to_owned()
             .map_err(|error| refused(format_args!("no descriptor for a blob: {error}")))?;
         let kind = match handle.handle_type {
+            RUTABAGA_HANDLE_TYPE_MEM_DMABUF if self.software => HandleKind::SoftwareDmaBuf,
             RUTABAGA_HANDLE_TYPE_MEM_DMABUF => HandleKind::DmaBuf,
             RUTABAGA_HANDLE_TYPE_MEM_OPAQUE_FD => HandleKind::Other,
             // Only files in memory have seals to ask for.
