@@ -7,13 +7,15 @@
 //! * [`memory`] is the guest's memory: memfds that both processes map;
 //! * [`ring`] is the driver's side of a split virtqueue, with raw access for hostile rings;
 //! * [`queue`] sends commands over a ring and collects their responses;
+//! * [`batch`] is for the order in which many of them are answered;
 //! * [`request`] builds the bytes of every virtio-gpu command, [`response`] reads the answers;
 //! * [`driver`] is a small virtio-gpu driver on top: one method per command;
 //! * [`display`] is the other end of the vhost-user-gpu display socket, with a shadow picture per scanout;
 //! * [`shmem`] is the other end of the shared-memory channel: it maps what the daemon asks it to, and
 //!   [`memtype`] reads the flags of its requests;
 //! * [`cross_domain`] is what a guest says to allocate images on the host;
-//! * [`three_d`] is what it says about 3D resources, [`virgl`] what it says to draw into them;
+//! * [`three_d`] is what it says about 3D resources, [`virgl`] what it says to draw into them, and [`venus`]
+//!   what it says to use Vulkan;
 //! * [`pixels`] holds test pictures and the reference conversion of pixel formats;
 //! * [`session`] ties these together: bring-up in QEMU's or crosvm's order of messages.
 //! * [`rig`] adds the daemon: what nearly every test needs.
@@ -22,6 +24,7 @@
 //! time, from the specification, so that a mistake on one side cannot hide on the other.
 //! Every wait has a deadline, and the error says what was awaited.
 
+pub mod batch;
 pub mod cross_domain;
 pub mod daemon;
 pub mod display;
@@ -40,6 +43,7 @@ pub mod ring;
 pub mod session;
 pub mod shmem;
 pub mod three_d;
+pub mod venus;
 pub mod vhost_user;
 pub mod virgl;
 

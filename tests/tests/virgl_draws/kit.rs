@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+pub(crate) use nosnoop_tests::frontend::batch::Batch;
 use nosnoop_tests::frontend::message::feature;
 use nosnoop_tests::frontend::response::resp;
 use nosnoop_tests::frontend::three_d::{Create3d, Line, Transfer3d, fenced_submit};
 use nosnoop_tests::frontend::virgl::{self, Stage, Stream, Vertex};
 use nosnoop_tests::frontend::{
-    Daemon, Deadline, DisplayConfig, Error, Gpu, Rect, Response, Result, Rig, SessionOptions, Span,
+    Daemon, DisplayConfig, Gpu, Rect, Response, Result, Rig, SessionOptions, Span,
 };
 use nosnoop_tests::lab::LabError;
 use nosnoop_tests::lab::gl::GlRoot;
@@ -193,58 +194,6 @@ pub(crate) fn check_draws(gpu: &mut Gpu) -> Result<()> {
     gpu.unref(ID)?;
     target.backing.iter().for_each(|span| gpu.ram.free(*span));
     Ok(())
-}
-
-/// Requests on the control queue whose answers are wanted in the order in which they come, each
-/// exactly once.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    chains: Vec<(u16, Span, Span)>,
-}
-
-impl Batch {
-    /// Submits a request without a kick.
-    pub(crate) fn push(&mut self, gpu: &mut Gpu, request: &[u8]) -> Result<()> {
-        use nosnoop_tests::frontend::ring::{DESC_WRITE, Descriptor};
-        let asked = gpu.ram.alloc(request.len())?;
-        gpu.ram.write(asked.addr, request)?;
-        let answer = gpu.ram.alloc(24)?;
-        let descriptor = |span: Span, flags: u16| Descriptor {
-            addr: span.addr,
-            len: span.len,
-            flags,
-            next: 0,
-        };
-        let chain = [descriptor(asked, 0), descriptor(answer, DESC_WRITE)];
-        let head = gpu.control.ring().submit(&chain)?;
-        self.chains.push((head, asked, answer));
-        Ok(())
-    }
-
-    /// Kicks and waits for all; each answer with the position of its request.
-    pub(crate) fn answers(self, gpu: &mut Gpu) -> Result<Vec<(usize, Response)>> {
-        gpu.control.kick()?;
-        let mut answers: Vec<(usize, Response)> = Vec::new();
-        for _ in &self.chains {
-            let used = gpu.control.ring().wait_used(&Deadline::default())?;
-            let mut chains = self.chains.iter().enumerate();
-            let found = chains.find(|(at, (head, ..))| {
-                *head == used.head && answers.iter().all(|(other, _)| other != at)
-            });
-            let stranger = || Error::Ring {
-                ring: 0,
-                what: format!("chain {} is nobody's, or answered twice", used.head),
-            };
-            let (at, (_, _, answer)) = found.ok_or_else(stranger)?;
-            let bytes = gpu.ram.read(answer.addr, answer.len as usize)?;
-            answers.push((at, Response::new(bytes, used.len)));
-        }
-        for (_, asked, answer) in self.chains {
-            gpu.ram.free(asked);
-            gpu.ram.free(answer);
-        }
-        Ok(answers)
-    }
 }
 
 /// All answers are good ones.
