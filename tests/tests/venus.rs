@@ -17,8 +17,9 @@ use std::process::{Command, Stdio};
 use nosnoop_tests::frontend::request;
 use nosnoop_tests::frontend::response::resp;
 use nosnoop_tests::frontend::{Daemon, Result, Rig, SessionOptions};
+use nosnoop_tests::lab::LabError;
+use nosnoop_tests::lab::gl::GlRoot;
 use nosnoop_tests::lab::programs::Profile;
-use nosnoop_tests::lab::{LabError, gl};
 
 /// `VIRTIO_GPU_CAPSET_VENUS`.
 const VENUS: u32 = 4;
@@ -27,7 +28,8 @@ const HEADER: usize = 24;
 
 /// A daemon of its own with a device on it; `None` after a line that says why there is none.
 fn start(arguments: &[&str]) -> Option<Rig> {
-    let program = match gl::daemon(Profile::Quick) {
+    let built = || GlRoot::find_or_fetch()?.daemon(Profile::Quick);
+    let program = match built() {
         Ok(path) => path,
         Err(LabError::Unavailable(why)) => {
             println!("SKIPPED: no Vulkan: {why}");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "its results go to standard output")]
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ const BENCH: &str = "vm-bench";
 const CONFORM: &str = "vm-conform";
 const GL: &str = "vm-gl";
 const PIGLIT: &str = "vm-piglit";
+const VENUS: &str = "vm-venus";
 
 /// Boots a Linux guest on a virtio-gpu backend.
 #[derive(Parser)]
@@ -172,6 +174,8 @@ struct VenusArguments {
     /// one line then.
     #[arg(long, hide = true, conflicts_with = "nested")]
     initial: Option<PathBuf>,
+    #[command(flatten)]
+    programs: venus::Programs,
 }
 
 fn task(name: &str) -> std::result::Result<Task, String> {
@@ -230,21 +234,32 @@ fn piglit(arguments: &PiglitArguments) -> Result<()> {
 
 fn venus(arguments: &VenusArguments) -> Result<()> {
     let options = arguments.options.split_whitespace().collect::<Vec<_>>();
+    let wanted = arguments.programs;
     if let Some(initial) = &arguments.initial {
-        let found = venus::Guest::at(initial)?.run(&options)?;
+        let found = venus::Guest::at(initial, wanted)?.run(&options)?;
         let line = wire::to_line(&found).map_err(LabError::context("results"))?;
         print!("{line}");
         return Ok(());
     }
+    let results = Results::at(&Places::default(), VENUS)?;
+    let pictures = results::folder_at(None, VENUS)?;
     let found = match arguments.nested {
-        true => venus::NestedGuest::prepare()?.run(&arguments.options)?,
-        false => venus::Guest::prepare()?.run(&options)?,
+        true => venus::NestedGuest::prepare(wanted)?.run(&arguments.options)?,
+        false => venus::Guest::prepare(wanted)?.run(&options)?,
     };
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&found).map_err(LabError::context("results"))?
-    );
-    Ok(())
+    let text = found.describe();
+    println!("{text}");
+    results.write(&found, &text, &text)?;
+    if let Some(picture) = found.picture() {
+        let path = pictures.join("triangle.png");
+        fs::write(&path, picture).map_err(LabError::context(path.display()))?;
+    }
+    match found.drawn {
+        Some(drawn) if drawn.wrong == 0 => Ok(()),
+        _ => Err(LabError::failed(
+            "the picture in mapped memory is not right, or there is none",
+        )),
+    }
 }
 
 fn conform(arguments: &Conform) -> Result<()> {

@@ -83,17 +83,20 @@ impl Files {
         self.0.insert(place.to_owned(), file.to_owned());
     }
 
-    /// A folder with everything below.
     fn folder(&mut self, gl: &GlRoot, path: &str) -> Result<()> {
-        let below = gl.folder().join(path);
+        self.folder_of(gl.folder(), path)
+    }
+
+    /// A folder of `root` with everything below.
+    pub(super) fn folder_of(&mut self, root: &Path, path: &str) -> Result<()> {
+        let below = root.join(path);
         let entries = fs::read_dir(&below).map_err(LabError::context(below.display()))?;
         for entry in entries {
             let entry = entry.map_err(LabError::context(below.display()))?;
             let path = format!("{path}/{}", entry.file_name().to_string_lossy());
-            if entry.path().is_dir() {
-                self.folder(gl, &path)?;
-            } else {
-                self.file(gl, &path);
+            match entry.path().is_dir() {
+                true => self.folder_of(root, &path)?,
+                false => self.place(&path, &entry.path()),
             }
         }
         Ok(())

@@ -13,8 +13,9 @@ use super::{Result, initramfs, programs, say};
 
 mod guest;
 mod nested;
+mod vkmark;
 
-pub use guest::{Found, Guest, Step};
+pub use guest::{Found, Guest, Programs, Step};
 pub use nested::NestedGuest;
 
 /// Where the machine has the daemon, and a test.

@@ -16,7 +16,7 @@ use super::super::programs::Profile;
 use super::super::qemu::{ACCELERATOR_VARIABLE, Accelerator};
 use super::super::root::{ROOT_VARIABLE, Root};
 use super::super::{LabError, Result, initramfs, programs, say};
-use super::guest::{Found, Guest};
+use super::guest::{Found, Guest, Programs};
 use super::{DAEMON, host_files};
 
 /// What the outer machine loads: virtual machines.
@@ -38,6 +38,7 @@ const DEADLINE: u64 = 1800;
 pub struct NestedGuest {
     root: Root,
     initial: Vec<u8>,
+    wanted: Programs,
 }
 
 impl NestedGuest {
@@ -45,8 +46,8 @@ impl NestedGuest {
     ///
     /// # Errors
     /// As [`Guest::prepare`].
-    pub fn prepare() -> Result<Self> {
-        let Guest { root, initial } = Guest::prepare()?;
+    pub fn prepare(wanted: Programs) -> Result<Self> {
+        let Guest { root, initial, .. } = Guest::prepare(wanted)?;
         let gl = GlRoot::find_or_fetch()?;
         let mut archive = NamedTempFile::new().map_err(LabError::context("a temporary file"))?;
         let written = archive.write_all(&initial);
@@ -72,7 +73,11 @@ impl NestedGuest {
         files.place(ARCHIVE, archive.path());
         let init = programs::guest()?;
         let initial = initramfs::build(&init, &root.kernel, &MODULES, &files.list())?;
-        Ok(Self { root, initial })
+        Ok(Self {
+            root,
+            initial,
+            wanted,
+        })
     }
 
     /// Boots both machines; what the inner one has found with these options of the daemon.
@@ -88,13 +93,15 @@ impl NestedGuest {
         // One word, which begins with a dash.
         let options = format!("--options={options}");
         let words = words.into_iter().chain([options.as_str()]);
+        let mut words = words.map(str::to_owned).collect::<Vec<_>>();
+        words.extend(self.wanted.options().map(str::to_owned));
         let variables = [
             (ROOT_VARIABLE, "/".to_owned()),
             (ACCELERATOR_VARIABLE, Accelerator::Kvm.name().to_owned()),
             (DAEMON_VARIABLE, format!("/{DAEMON}")),
         ];
         let ran = outer.run(Command {
-            words: words.map(str::to_owned).collect(),
+            words,
             deadline: DEADLINE,
             environment: variables
                 .map(|(name, value)| (name.to_owned(), value))
