@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nosnoop_guest::wire::commands::Ending;
-use nosnoop_tests::lab::venus::{Found, Guest, NestedGuest, Programs, TestMachine};
+use nosnoop_tests::lab::venus::{Found, Guest, Programs, TestMachine};
 
 use super::*;
 
@@ -70,14 +70,4 @@ fn linux_finds_venus_and_is_refused_memory_that_cannot_be_mapped() {
         assert_eq!(program.ran.ending, Ending::Status(1));
         assert_eq!(program.ran.lines, ["Mapping of a memory object has failed"]);
     }
-}
-
-#[test]
-fn linux_draws_by_venus_into_memory_that_it_maps() {
-    let Some((guest, _turn)) = prepared(|| NestedGuest::prepare(Programs::default())) else {
-        return;
-    };
-    let found = guest.run("").unwrap();
-    println!("{}", found.describe());
-    assert_mapped(&found);
 }
