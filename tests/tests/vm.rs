@@ -20,6 +20,8 @@ mod drivers;
 mod gl;
 #[path = "vm/mappings.rs"]
 mod mappings;
+#[path = "vm/venus.rs"]
+mod venus;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

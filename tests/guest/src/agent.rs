@@ -8,10 +8,10 @@ use nosnoop_guest::pattern::Size;
 use nosnoop_guest::wire::agent::{Answer, Exchange, Request};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::Outcome;
 use crate::link::Link;
 use crate::mapping::Mapping;
 use crate::setup::mount_trace;
+use crate::{Outcome, commands};
 
 /// A program that was started, and what the host calls it.
 type Program = (String, Child);
@@ -40,6 +40,10 @@ fn perform(request: Request, programs: &mut Vec<Program>) -> Outcome<Answer> {
             let pid = child.id();
             programs.push((name, child));
             Ok(Answer::Started { pid })
+        }
+        Request::Run { command } => {
+            let ran = commands::run(&command, &[], &commands::kernel_log()?)?;
+            Ok(Answer::Ran { ran })
         }
         Request::Check => check(programs),
         Request::Write { path, text } => {

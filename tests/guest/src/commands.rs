@@ -87,7 +87,9 @@ fn names(card: &Card) -> Outcome<Vec<(&'static str, u32)>> {
     Ok(names)
 }
 
-fn run(command: &Command, names: &[(&str, u32)], log: &OwnedFd) -> Outcome<Ran> {
+/// Runs a program to its end, with these names in its arguments replaced by numbers. Of the kernel's
+/// log, what comes meanwhile counts.
+pub(crate) fn run(command: &Command, names: &[(&str, u32)], log: &OwnedFd) -> Outcome<Ran> {
     rustix::fs::seek(log, SeekFrom::End(0))?;
     let words = command.words.iter().map(|word| {
         let replace = |word: String, (name, id): &(&str, u32)| word.replace(name, &id.to_string());

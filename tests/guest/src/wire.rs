@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod agent;
 pub mod commands;
+pub mod vulkan;
 
 /// What every line of the guest begins with.
 pub const PREFIX: &str = "NOSNOOP ";

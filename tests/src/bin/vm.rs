@@ -2,11 +2,12 @@
 
 #![allow(clippy::print_stdout, reason = "its results go to standard output")]
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use nosnoop_guest::wire::{Event, Order, Task};
+use nosnoop_guest::wire::{self, Event, Order, Task};
 use nosnoop_tests::lab::backend::{Backend, Kind};
 use nosnoop_tests::lab::demo::{BOOT_LIMIT, Lab, ONE_MACHINE, STEP_LIMIT};
 use nosnoop_tests::lab::driver_tests::explained::{self, Explanations};
@@ -17,7 +18,7 @@ use nosnoop_tests::lab::programs::Profile;
 use nosnoop_tests::lab::qemu::{Accelerator, Device, Setup};
 use nosnoop_tests::lab::report::read_report;
 use nosnoop_tests::lab::root::Root;
-use nosnoop_tests::lab::{LabError, Result, bench, say};
+use nosnoop_tests::lab::{LabError, Result, bench, say, venus};
 use nosnoop_tests::results::{self, Places, Results};
 
 /// The folders of the results, and a document's sections for them.
@@ -25,6 +26,7 @@ const BENCH: &str = "vm-bench";
 const CONFORM: &str = "vm-conform";
 const GL: &str = "vm-gl";
 const PIGLIT: &str = "vm-piglit";
+const VENUS: &str = "vm-venus";
 
 /// Boots a Linux guest on a virtio-gpu backend.
 #[derive(Parser)]
@@ -51,6 +53,8 @@ enum What {
     Gl(GlArguments),
     /// Runs a fixed list of piglit's tests in a guest and on llvmpipe directly, and compares them.
     Piglit(PiglitArguments),
+    /// Runs Vulkan's programs in a guest with Mesa's Venus driver, on our daemon.
+    Venus(VenusArguments),
     /// Runs the bench and idle tasks on several backends by turns and compares them.
     Bench(Bench),
 }
@@ -152,6 +156,28 @@ struct PiglitArguments {
     places: Places,
 }
 
+#[derive(Args)]
+struct VenusArguments {
+    /// Options of the daemon beside the usual ones, in one word.
+    #[arg(
+        long,
+        allow_hyphen_values = true,
+        default_value = "",
+        value_name = "WORDS"
+    )]
+    options: String,
+    /// Runs it in an emulated machine with /dev/udmabuf, without which software Vulkan has no memory
+    /// that can be mapped.
+    #[arg(long)]
+    nested: bool,
+    /// The guest's initial file system, made before: for the run inside that machine, whose result is
+    /// one line then.
+    #[arg(long, hide = true, conflicts_with = "nested")]
+    initial: Option<PathBuf>,
+    #[command(flatten)]
+    programs: venus::Programs,
+}
+
 fn task(name: &str) -> std::result::Result<Task, String> {
     Task::from_name(name).ok_or_else(|| format!("'{name}' is no task"))
 }
@@ -204,6 +230,36 @@ fn piglit(arguments: &PiglitArguments) -> Result<()> {
         "{} tests are not as explained in tests/src/lab/gl_guest/piglit.toml",
         problems.len()
     )))
+}
+
+fn venus(arguments: &VenusArguments) -> Result<()> {
+    let options = arguments.options.split_whitespace().collect::<Vec<_>>();
+    let wanted = arguments.programs;
+    if let Some(initial) = &arguments.initial {
+        let found = venus::Guest::at(initial, wanted)?.run(&options)?;
+        let line = wire::to_line(&found).map_err(LabError::context("results"))?;
+        print!("{line}");
+        return Ok(());
+    }
+    let results = Results::at(&Places::default(), VENUS)?;
+    let pictures = results::folder_at(None, VENUS)?;
+    let found = match arguments.nested {
+        true => venus::NestedGuest::prepare(wanted)?.run(&arguments.options)?,
+        false => venus::Guest::prepare(wanted)?.run(&options)?,
+    };
+    let text = found.describe();
+    println!("{text}");
+    results.write(&found, &text, &text)?;
+    if let Some(picture) = found.picture() {
+        let path = pictures.join("triangle.png");
+        fs::write(&path, picture).map_err(LabError::context(path.display()))?;
+    }
+    match found.drawn {
+        Some(drawn) if drawn.wrong == 0 => Ok(()),
+        _ => Err(LabError::failed(
+            "the picture in mapped memory is not right, or there is none",
+        )),
+    }
 }
 
 fn conform(arguments: &Conform) -> Result<()> {
@@ -337,6 +393,7 @@ fn main() -> ExitCode {
         What::Conform(arguments) => conform(&arguments),
         What::Gl(arguments) => gl(&arguments),
         What::Piglit(arguments) => piglit(&arguments),
+        What::Venus(arguments) => venus(&arguments),
         What::Bench(arguments) => bench(&arguments),
     };
     match result {

@@ -101,6 +101,21 @@ pub(super) const GL: Recipe = Recipe {
     what: "Mesa, virglrenderer and test programs for them (170 MB)",
 };
 
+/// A benchmark of Vulkan, which that suite lacks.
+pub(super) const VKMARK: Recipe = Recipe {
+    version: 1,
+    suite: "sid",
+    packages: &["vkmark"],
+    unused: &[
+        "etc",
+        "usr/share/doc",
+        "usr/share/locale",
+        "usr/share/man",
+        "var",
+    ],
+    what: "vkmark (40 MB)",
+};
+
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// 300 MB on a slow line.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,6 +99,20 @@ impl Backend {
             prepared.add_options(options);
         }
         Self::start_prepared(&prepared)
+    }
+
+    /// Starts our daemon of another build, with these options, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not listen in time.
+    pub(super) fn start_daemon(program: &Path, options: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(options);
+        let daemon = Daemon::start_command(command, &["--socket-path"]);
+        Ok(Self {
+            daemon: Some(daemon.map_err(LabError::context(program.display()))?),
+            kind: Kind::OURS,
+        })
     }
 
     /// Starts a backend that is ready to be started, with its options, and waits until it listens.

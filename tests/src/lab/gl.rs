@@ -19,8 +19,22 @@ const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 const LOADER: &str = "ld-linux-x86-64.so.2";
 
+/// Where programs look for it on a machine of their own.
+const MACHINES_LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
 /// The oldest virglrenderer that will do.
 const OLDEST: (u32, u32) = (1, 3);
+
+/// Our daemon with its 3D renderer: what [`DAEMON_VARIABLE`] names, else that of the packages.
+///
+/// # Errors
+/// As [`GlRoot::find_or_fetch`] and [`GlRoot::daemon`].
+pub fn daemon(profile: Profile) -> Result<PathBuf> {
+    match env::var_os(DAEMON_VARIABLE) {
+        Some(path) => Ok(path.into()),
+        None => GlRoot::find_or_fetch()?.daemon(profile),
+    }
+}
 
 /// The folder with the packages' files.
 #[derive(Clone, Debug)]
@@ -71,8 +85,7 @@ impl GlRoot {
     /// it also needs [`Self::environment`].
     #[must_use]
     pub fn program(&self, path: &str) -> Program {
-        let libraries = self.libraries().display().to_string();
-        Program::with_loader(&self.folder.join(path), &self.loader(), &libraries)
+        self.foreign(&self.folder.join(path))
     }
 
     /// A program that was built with [`Self::build_with`], with what it needs to draw in software.
@@ -112,6 +125,33 @@ impl GlRoot {
         if let Some(path) = env::var_os(DAEMON_VARIABLE) {
             return Ok(path.into());
         }
+        let folder = self.build(profile)?;
+        let server = self.render_server(&folder.join("virgl_render_server"))?;
+        let mut environment = self.environment();
+        environment.push(("RENDER_SERVER_EXEC_PATH", server));
+        let script = folder.join("nosnoop-gpu-virgl");
+        self.script(&environment, &folder.join(DAEMON), &script)
+    }
+
+    /// Our daemon with its 3D renderer for a machine that has these libraries where Debian has them.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub(super) fn daemon_in_place(&self, profile: Profile) -> Result<Program> {
+        let folder = self.build(profile)?;
+        let copy = folder.join("nosnoop-gpu-in-place");
+        with_loader(&folder.join(DAEMON), Path::new(MACHINES_LOADER), &copy)?;
+        Ok(self.foreign(&copy))
+    }
+
+    /// A program from elsewhere, to run with these libraries.
+    pub(super) fn foreign(&self, path: &Path) -> Program {
+        let libraries = self.libraries().display().to_string();
+        Program::with_loader(path, &self.loader(), &libraries)
+    }
+
+    /// Builds our daemon with its 3D renderer; the folder that it is in.
+    fn build(&self, profile: Profile) -> Result<PathBuf> {
         let mut command = self.cargo("build");
         let folder = match profile {
             Profile::Release => {
@@ -121,12 +161,7 @@ impl GlRoot {
             Profile::Quick => "debug",
         };
         programs::run(&mut command, "the daemon with a 3D renderer")?;
-        let folder = target_folder().join(GUEST_TARGET).join(folder);
-        let server = self.render_server(&folder.join("virgl_render_server"))?;
-        let mut environment = self.environment();
-        environment.push(("RENDER_SERVER_EXEC_PATH", server));
-        let script = folder.join("nosnoop-gpu-virgl");
-        self.script(&environment, &folder.join(DAEMON), &script)
+        Ok(target_folder().join(GUEST_TARGET).join(folder))
     }
 
     /// virglrenderer's other process, in which Vulkan is drawn: a copy that names the loader which
@@ -134,10 +169,7 @@ impl GlRoot {
     /// machine's shell does not start with these libraries.
     fn render_server(&self, copy: &Path) -> Result<PathBuf> {
         let original = self.folder.join("usr/libexec/virgl_render_server");
-        let mut program = fs::read(&original).map_err(LabError::context(original.display()))?;
-        elf::set_interpreter(&mut program, &self.loader())
-            .ok_or_else(|| LabError::failed(format!("{} has no loader", original.display())))?;
-        replace(copy, &program)?;
+        with_loader(&original, &self.loader(), copy)?;
         Ok(copy.to_owned())
     }
 
@@ -191,6 +223,14 @@ impl GlRoot {
         replace(script, text.as_bytes())?;
         Ok(script.to_owned())
     }
+}
+
+/// Writes a copy of a program that names this loader.
+fn with_loader(original: &Path, loader: &Path, copy: &Path) -> Result<()> {
+    let mut program = fs::read(original).map_err(LabError::context(original.display()))?;
+    elf::set_interpreter(&mut program, loader)
+        .ok_or_else(|| LabError::failed(format!("{} has no loader", original.display())))?;
+    replace(copy, &program)
 }
 
 /// Writes a program, not in place: another test may be running the old one.

@@ -25,6 +25,7 @@ pub mod date;
 pub mod demo;
 pub mod driver_tests;
 mod elf;
+mod files;
 pub mod gl;
 pub mod gl_guest;
 pub mod headers;
@@ -33,6 +34,7 @@ pub mod lines;
 pub mod mapping_backend;
 mod modules;
 pub mod nested;
+mod outer;
 pub mod pages;
 pub mod picture;
 pub mod process;
@@ -43,6 +45,7 @@ mod qtest;
 pub mod report;
 pub mod root;
 pub mod usage;
+pub mod venus;
 mod virtio_pci;
 
 /// Why something in the lab did not work.

@@ -1,7 +1,7 @@
 //! What a guest's processor maps where, and as which memory type: QEMU's `info tlb`, and the list
 //! that Linux keeps.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -18,7 +18,7 @@ pub struct Page {
 }
 
 /// What a page-table entry of Linux on x86 selects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemoryType {
     /// Cached.
@@ -114,7 +114,7 @@ pub fn type_of(pages: &[Page], address: u64, size: u64) -> Option<MemoryType> {
 }
 
 /// A range of a program's address space.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapped {
     /// Where the program sees it.
     pub address: u64,

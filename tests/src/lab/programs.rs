@@ -5,9 +5,12 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use super::{LabError, Result, say};
 
 const PACKAGE: &str = "nosnoop-guest";
+const VULKAN: &str = "nosnoop-vulkan";
 pub(super) const DAEMON: &str = "nosnoop-gpu";
 
 /// The target whose C library can be linked into a program as a whole.
@@ -103,6 +106,51 @@ pub fn guest() -> Result<PathBuf> {
 /// When it does not build.
 pub fn linked_statically(package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
     build_statically("guest", &["--package", package], program, profile)
+}
+
+/// Our Vulkan program for a guest that has Vulkan's loader.
+///
+/// # Errors
+/// When it does not build.
+pub fn vulkan() -> Result<PathBuf> {
+    let target = target_folder();
+    let mut command = cargo_build(&target);
+    command.args(["--package", VULKAN]);
+    run(&mut command, "the Vulkan program for a guest")?;
+    Ok(target.join("debug").join(VULKAN))
+}
+
+/// The executable of the integration test `name` of this package.
+///
+/// # Errors
+/// When it does not build.
+pub fn integration_test(name: &str) -> Result<PathBuf> {
+    let mut command = cargo("test", &target_folder());
+    command.args(["--package", env!("CARGO_PKG_NAME"), "--test", name]);
+    command.args(["--no-run", "--message-format", "json"]);
+    say(format_args!("building the test {name}"));
+    let output = command.output();
+    let output = output.map_err(LabError::context("cannot run cargo"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    executable_in(&text, name).ok_or_else(|| {
+        LabError::failed(format!(
+            "building the test {name} failed ({}):\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ))
+    })
+}
+
+/// The test's executable in cargo's messages (the cargo book, "External tools").
+fn executable_in(messages: &str, name: &str) -> Option<PathBuf> {
+    let messages = messages.lines().map(serde_json::from_str::<Value>);
+    let path = messages
+        .filter_map(std::result::Result::ok)
+        .find_map(|one| {
+            let path = one["executable"].as_str()?;
+            (one["target"]["name"] == name).then(|| path.into())
+        })?;
+    Some(path)
 }
 
 /// Builds `program` into a folder of the usual target folder; `what` says which package and how.

@@ -40,7 +40,7 @@ const END_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a program in the guest may take beyond its own deadline: to be killed, and for the
 /// answer on a busy machine.
-const RUN_SLACK: Duration = Duration::from_secs(40);
+pub(super) const RUN_SLACK: Duration = Duration::from_secs(40);
 
 /// How many console lines an error shows.
 pub(super) const SHOWN_LINES: usize = 25;

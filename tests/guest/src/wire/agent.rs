@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Image;
+use super::commands::{Command, Ran};
 
 /// Something that the agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,11 @@ pub enum Request {
         name: String,
         /// The path of the program and its arguments.
         command: Vec<String>,
+    },
+    /// Runs a program to its end: [`Answer::Ran`].
+    Run {
+        /// The program.
+        command: Command,
     },
     /// Whether all started programs run: [`Answer::Done`].
     Check,
@@ -68,6 +74,11 @@ pub enum Answer {
     Started {
         /// Its process id.
         pid: u32,
+    },
+    /// The program has ended.
+    Ran {
+        /// How that went.
+        ran: Ran,
     },
     /// The request is done.
     Done,

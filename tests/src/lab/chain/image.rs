@@ -68,11 +68,8 @@ pub(super) fn build(root: &Root, init: &Path, inner: &[u8]) -> Result<Vec<u8>> {
     for (name, path) in libraries {
         files.push((format!("{LIBRARIES}/{name}"), path));
     }
-    for name in FIRMWARE {
-        files.push((
-            format!("{FIRMWARE_FOLDER}/{name}"),
-            find_firmware(root, name)?,
-        ));
+    for (name, path) in find_firmware(root)? {
+        files.push((format!("{FIRMWARE_FOLDER}/{name}"), path));
     }
     let files = files
         .iter()
@@ -81,13 +78,22 @@ pub(super) fn build(root: &Root, init: &Path, inner: &[u8]) -> Result<Vec<u8>> {
     initramfs::build(init, &root.kernel, &MODULES, &files)
 }
 
-fn find_firmware(root: &Root, name: &str) -> Result<PathBuf> {
+/// The files of the firmware that a PC with a kernel on the command line takes.
+pub(in crate::lab) fn find_firmware(root: &Root) -> Result<[(&'static str, PathBuf); 3]> {
     let machines = MACHINES_FIRMWARE.map(PathBuf::from);
     let folders = root.firmware.iter().chain(&machines);
-    folders
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| LabError::failed(format!("{} has no {name} for QEMU", root.origin)))
+    let found = FIRMWARE.map(|name| {
+        let mut paths = folders.clone().map(|folder| folder.join(name));
+        let path = paths.find(|path| path.is_file()).unwrap_or_default();
+        (name, path)
+    });
+    match found.iter().find(|(_, path)| path.as_os_str().is_empty()) {
+        None => Ok(found),
+        Some((name, _)) => Err(LabError::failed(format!(
+            "{} has no {name} for QEMU",
+            root.origin
+        ))),
+    }
 }
 
 /// QEMU and kernel as the outer machine has them.

@@ -9,6 +9,7 @@ use nosnoop_guest::wire::{BlobStep, Event, Image, Order, Task};
 use serde_json::json;
 
 use super::super::lines::Next;
+use super::super::outer::Outer;
 use super::super::pages::Page;
 use super::super::qemu::{
     Accelerator, Device, PORTS, Setup, base_command, kernel, parameters, ports, socket_device,
@@ -19,7 +20,6 @@ use super::super::{LabError, Result};
 use super::cases::Case;
 use super::image::{ARCHIVE, root_inside};
 use super::look;
-use super::outer::Outer;
 
 /// The inner machine's memory in MiB: it boots the lab's guest, and leaves the outer machine enough.
 const MEMORY: u32 = 384;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use nosnoop_guest::wire::Image;
 use nosnoop_guest::wire::agent::Exchange;
 
+use super::super::outer::Outer;
 use super::super::pages::{Mapped, MemoryType, PAGE, Page};
 use super::super::{LabError, Result, blob};
 use super::inner::Inner;
 use super::links::{HostMapping, Links, SlotMapping};
-use super::outer::Outer;
 
 /// The kernel's folder of trace events, and what it prints when KVM writes an entry of its page
 /// tables.

@@ -9,6 +9,8 @@
 //! Link 1, the GPU, is nowhere here: only CPUs access the memory. And emulated processors have no
 //! caches: this shows attributes, never incoherence.
 
+use super::outer::Outer;
+use super::qemu::{Accelerator, MEMORY};
 use super::root::Root;
 use super::{Result, initramfs, programs};
 
@@ -17,12 +19,11 @@ mod image;
 mod inner;
 mod links;
 mod look;
-mod outer;
 mod table;
 
 pub use cases::{ChainReport, Checked, Found, run};
+pub(super) use image::find_firmware;
 pub use links::{Broken, HostMapping, Links, Refused, SlotMapping};
-use outer::Outer;
 
 /// Everything that both machines boot from.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ impl Parts {
 
     /// Boots the outer machine.
     fn boot(&self) -> Result<Outer> {
-        Outer::boot(&self.root, &self.initial)
+        // Emulated, so that it has hardware virtualization wherever this runs, and no caches.
+        Outer::boot(&self.root, &self.initial, Accelerator::Nested, MEMORY)
     }
 }

@@ -14,6 +14,7 @@ use nosnoop_guest::wire::commands::{Command, Ending, Ran, Stop};
 use serde::Serialize;
 
 use super::demo::{Lab, wait_for_driver};
+use super::files::Files;
 use super::gl::GlRoot;
 use super::initramfs::{self, GPU_MODULES};
 use super::picture::Picture;
@@ -22,7 +23,6 @@ use super::root::Root;
 use super::{LabError, Result, date, programs, say};
 
 mod device;
-mod guest;
 mod output;
 pub mod piglit;
 mod report;
@@ -150,7 +150,7 @@ impl GlLab {
     pub fn prepare() -> Result<Self> {
         let root = Root::find_or_build()?;
         let gl = GlRoot::find_or_fetch()?;
-        let mut files = guest::Files::mesa(&gl)?;
+        let mut files = Files::mesa(&gl)?;
         for program in [EGLINFO, GLMARK2, KMSCUBE] {
             files.program(&gl, program)?;
         }

@@ -14,10 +14,11 @@ use nosnoop_guest::wire::commands::{Command, Ending};
 use serde::{Deserialize, Serialize};
 
 use super::super::demo::wait_for_driver;
+use super::super::files::Files;
 use super::super::gl::GlRoot;
 use super::super::qemu::{Machine, Setup};
 use super::super::{LabError, Result, date, say};
-use super::{Gl, GlLab, MEMORY, guest};
+use super::{Gl, GlLab, MEMORY};
 
 /// The tests: paths below piglit's folder of specifications, one a line.
 const LIST: &str = include_str!("piglit.txt");
@@ -113,7 +114,7 @@ fn runner(test: &str) -> &'static str {
 }
 
 /// Adds the programs and the tests to what a guest boots with.
-pub(super) fn add(files: &mut guest::Files, gl: &GlRoot) -> Result<()> {
+pub(super) fn add(files: &mut Files, gl: &GlRoot) -> Result<()> {
     let more = gl.folder().join(PIGLIT).join("lib");
     let mut programs = BTreeSet::new();
     for test in list() {

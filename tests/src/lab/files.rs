@@ -1,13 +1,13 @@
-//! What a guest boots with that draws by OpenGL: Mesa, its programs and their data, in its initial
-//! file system.
+//! What a guest boots with that draws by OpenGL or Vulkan: Mesa, programs and their data, in its
+//! initial file system.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::gl::GlRoot;
-use super::super::root::Program;
-use super::super::{LabError, Result};
+use super::gl::GlRoot;
+use super::root::Program;
+use super::{LabError, Result};
 
 /// Where Debian has its libraries; the dynamic loader looks there without being told.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -49,6 +49,14 @@ impl Files {
         Ok(files)
     }
 
+    /// Vulkan's loader and a driver of Mesa's: `lvp`, which is software, or `virtio`, which is Venus.
+    pub(super) fn vulkan(&mut self, gl: &GlRoot, driver: &str) -> Result<()> {
+        self.program(gl, &format!("{LIBRARIES}/libvulkan.so.1"))?;
+        self.program(gl, &format!("{LIBRARIES}/libvulkan_{driver}.so"))?;
+        self.file(gl, &format!("usr/share/vulkan/icd.d/{driver}_icd.json"));
+        Ok(())
+    }
+
     /// A program or library and the libraries that it is linked with.
     pub(super) fn program(&mut self, gl: &GlRoot, path: &str) -> Result<()> {
         self.linked(path, &gl.program(path))
@@ -75,23 +83,26 @@ impl Files {
         self.0.insert(place.to_owned(), file.to_owned());
     }
 
-    /// A folder with everything below.
     fn folder(&mut self, gl: &GlRoot, path: &str) -> Result<()> {
-        let below = gl.folder().join(path);
+        self.folder_of(gl.folder(), path)
+    }
+
+    /// A folder of `root` with everything below.
+    pub(super) fn folder_of(&mut self, root: &Path, path: &str) -> Result<()> {
+        let below = root.join(path);
         let entries = fs::read_dir(&below).map_err(LabError::context(below.display()))?;
         for entry in entries {
             let entry = entry.map_err(LabError::context(below.display()))?;
             let path = format!("{path}/{}", entry.file_name().to_string_lossy());
-            if entry.path().is_dir() {
-                self.folder(gl, &path)?;
-            } else {
-                self.file(gl, &path);
+            match entry.path().is_dir() {
+                true => self.folder_of(root, &path)?,
+                false => self.place(&path, &entry.path()),
             }
         }
         Ok(())
     }
 
-    /// For [`initramfs::build`](super::super::initramfs::build).
+    /// For [`initramfs::build`](super::initramfs::build).
     pub(super) fn list(&self) -> Vec<(&str, &Path)> {
         let files = self.0.iter();
         files.map(|(place, file)| (&**place, &**file)).collect()

@@ -1,5 +1,5 @@
-//! The outer machine: an emulated PC with hardware virtualization, whose first program does what we
-//! ask of it.
+//! The outer machine: a PC whose first program does what we ask of it. As an emulated one it has
+//! hardware virtualization, and can run machines of its own.
 
 use std::fs;
 use std::io::Write;
@@ -10,20 +10,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nosnoop_guest::wire::agent::{Answer, Exchange, Request};
+use nosnoop_guest::wire::commands::{self, Ran};
 use nosnoop_guest::wire::{self, Event, Task};
 use tempfile::TempDir;
 
-use super::super::demo::BOOT_LIMIT;
-use super::super::lines::{Lines, Next};
-use super::super::pages::Page;
-use super::super::process::Reaped;
-use super::super::qemu::{
-    Accelerator, MEMORY, PORTS, SHOWN_LINES, Setup, accept, base_command, kernel, parameters,
+use super::demo::BOOT_LIMIT;
+use super::lines::{Lines, Next};
+use super::pages::Page;
+use super::process::Reaped;
+use super::qemu::{
+    Accelerator, PORTS, RUN_SLACK, SHOWN_LINES, Setup, accept, base_command, kernel, parameters,
     ports, socket_device,
 };
-use super::super::qmp::Qmp;
-use super::super::root::Root;
-use super::super::{LabError, Result};
+use super::qmp::Qmp;
+use super::root::Root;
+use super::{LabError, Result};
 
 /// How long the agent may take to answer. It does nothing that takes long, but QEMU under it may
 /// keep the one processor.
@@ -65,9 +66,14 @@ pub(super) struct Outer {
 }
 
 impl Outer {
-    /// Boots the machine from the initial file system `initial` and waits until its agent takes
-    /// requests.
-    pub(super) fn boot(root: &Root, initial: &[u8]) -> Result<Self> {
+    /// Boots the machine from the initial file system `initial`, with `memory` MiB, and waits until its
+    /// agent takes requests.
+    pub(super) fn boot(
+        root: &Root,
+        initial: &[u8],
+        accelerator: Accelerator,
+        memory: u32,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("nosnoop-outer-")
             .tempdir()
@@ -80,7 +86,7 @@ impl Outer {
         };
         let [qmp, console, link] = PORTS.map(listen);
         let [inner_qmp, inner_console, inner_link] = PORTS.map(|port| listen(&inner(port)));
-        let mut command = command(root, folder.path(), &archive);
+        let mut command = command(root, folder.path(), &archive, accelerator, memory);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -163,12 +169,16 @@ impl Outer {
 
     /// Asks the agent for something and returns what it answers.
     fn ask(&mut self, request: &Request) -> Result<Answer> {
+        self.ask_within(request, ANSWER_LIMIT)
+    }
+
+    fn ask_within(&mut self, request: &Request, limit: Duration) -> Result<Answer> {
         let broken = |error| LabError::context("the outer machine takes no requests")(error);
         let line = wire::to_line(request).map_err(|error| LabError::failed(error.to_string()))?;
         self.link.write_all(line.as_bytes()).map_err(broken)?;
         let start = Instant::now();
         loop {
-            let line = self.line(&format!("an answer to {request:?}"), ANSWER_LIMIT, start)?;
+            let line = self.line(&format!("an answer to {request:?}"), limit, start)?;
             match wire::from_line(&line) {
                 Some(Answer::Failed { what }) => {
                     return Err(self.complaint(&format!("the outer machine says: {what}")));
@@ -192,6 +202,15 @@ impl Outer {
         let name = name.to_owned();
         match self.ask(&Request::Start { name, command })? {
             Answer::Started { pid } => Ok(pid),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Runs a program to its end; how that went.
+    pub(super) fn run(&mut self, command: commands::Command) -> Result<Ran> {
+        let limit = Duration::from_secs(command.deadline) + RUN_SLACK;
+        match self.ask_within(&Request::Run { command }, limit)? {
+            Answer::Ran { ran } => Ok(ran),
             other => Err(unexpected(&other)),
         }
     }
@@ -316,9 +335,14 @@ fn inner(port: &str) -> String {
 }
 
 /// QEMU's command line.
-fn command(root: &Root, folder: &Path, archive: &Path) -> Command {
-    // Always emulated, so that it has hardware virtualization wherever this runs, and no caches.
-    let mut command = base_command(root, Accelerator::Nested, MEMORY);
+fn command(
+    root: &Root,
+    folder: &Path,
+    archive: &Path,
+    accelerator: Accelerator,
+    memory: u32,
+) -> Command {
+    let mut command = base_command(root, accelerator, memory);
     command.arg("-no-reboot");
     ports(&mut command, |port| socket_device(port, &folder.join(port)));
     command.args(["-device", "virtio-serial-pci"]);
