@@ -1,8 +1,8 @@
 //! For test builds (the feature `test-memtype`): images announced with chosen memory types.
 //!
 //! `--test-memtype cached,uncached,wc` announces the images of descriptions 1, 2, 3, 4 of each
-//! context as cached, uncached, write-combining, cached, and so on. What is tested with it is links 4
-//! and 5 of the chain: that a type goes from the device to the guest's page tables as it is.
+//! context as cached, uncached, write-combining, cached, and so on; what a renderer exports all as the
+//! first of them. What is tested with it is links 4 and 5 of the chain: that a type goes from the device to the guest's page tables as it is.
 //!
 //! It shows attributes only. The memory stays a memfd, whose pages every host program maps cached,
 //! so a guest that maps one otherwise reads and writes past lines that the host's caches hold. On a

@@ -170,6 +170,10 @@ struct VenusArguments {
     /// that can be mapped.
     #[arg(long)]
     nested: bool,
+    /// Announces all of Vulkan's memory with this type (wc, cached, uncached), which it does not have: for
+    /// the guest's page tables, in a test build of the daemon.
+    #[arg(long, requires = "nested", value_name = "TYPE")]
+    announce: Option<String>,
     /// The guest's initial file system, made before: for the run inside that machine, whose result is
     /// one line then.
     #[arg(long, hide = true, conflicts_with = "nested")]
@@ -244,7 +248,10 @@ fn venus(arguments: &VenusArguments) -> Result<()> {
     let results = Results::at(&Places::default(), VENUS)?;
     let pictures = results::folder_at(None, VENUS)?;
     let found = match arguments.nested {
-        true => venus::NestedGuest::prepare(wanted)?.run(&arguments.options)?,
+        true => {
+            let announced = arguments.announce.clone();
+            venus::NestedGuest::prepare(wanted, announced)?.run(&arguments.options)?
+        }
         false => venus::Guest::prepare(wanted)?.run(&options)?,
     };
     let text = found.describe();

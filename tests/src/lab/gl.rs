@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use super::programs::{self, DAEMON, GUEST_TARGET, Profile};
+use super::programs::{self, DAEMON, GUEST_TARGET, Profile, TEST_MEMTYPE};
 use super::root::{self, Program};
 use super::{LabError, Result, apt, elf};
 
@@ -125,7 +125,7 @@ impl GlRoot {
         if let Some(path) = env::var_os(DAEMON_VARIABLE) {
             return Ok(path.into());
         }
-        let folder = self.build(profile)?;
+        let folder = self.build(profile, &[])?;
         let server = self.render_server(&folder.join("virgl_render_server"))?;
         let mut environment = self.environment();
         environment.push(("RENDER_SERVER_EXEC_PATH", server));
@@ -133,12 +133,16 @@ impl GlRoot {
         self.script(&environment, &folder.join(DAEMON), &script)
     }
 
-    /// Our daemon with its 3D renderer for a machine that has these libraries where Debian has them.
+    /// Our daemon with its 3D renderer for a machine that has these libraries where Debian has them. With
+    /// `announcing` it is a test build that announces memory types (`--test-memtype`).
     ///
     /// # Errors
     /// When it does not build.
-    pub(super) fn daemon_in_place(&self, profile: Profile) -> Result<Program> {
-        let folder = self.build(profile)?;
+    pub(super) fn daemon_in_place(&self, announcing: bool) -> Result<Program> {
+        let folder = match announcing {
+            true => self.build(Profile::Quick, &["--features", TEST_MEMTYPE.feature])?,
+            false => self.build(Profile::Release, &[])?,
+        };
         let copy = folder.join("nosnoop-gpu-in-place");
         with_loader(&folder.join(DAEMON), Path::new(MACHINES_LOADER), &copy)?;
         Ok(self.foreign(&copy))
@@ -151,8 +155,9 @@ impl GlRoot {
     }
 
     /// Builds our daemon with its 3D renderer; the folder that it is in.
-    fn build(&self, profile: Profile) -> Result<PathBuf> {
+    fn build(&self, profile: Profile, options: &[&str]) -> Result<PathBuf> {
         let mut command = self.cargo("build");
+        command.args(options);
         let folder = match profile {
             Profile::Release => {
                 command.arg("--release");

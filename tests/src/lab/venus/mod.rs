@@ -6,7 +6,6 @@ use nosnoop_guest::wire::commands::{Command, Ran};
 use super::files::Files;
 use super::gl::{DAEMON_VARIABLE, GlRoot};
 use super::outer::Outer;
-use super::programs::Profile;
 use super::qemu::Accelerator;
 use super::root::Root;
 use super::{Result, initramfs, programs, say};
@@ -28,10 +27,11 @@ const MEMORY: u32 = 3072;
 /// Seconds for a test on a busy machine with an emulated processor.
 const DEADLINE: u64 = 900;
 
-/// The daemon, virglrenderer and software Vulkan at the places where Debian has them.
-fn host_files(gl: &GlRoot) -> Result<Files> {
+/// The daemon, virglrenderer and software Vulkan at the places where Debian has them; `announcing` as for
+/// [`GlRoot::daemon_in_place`].
+fn host_files(gl: &GlRoot, announcing: bool) -> Result<Files> {
     let mut files = Files::default();
-    files.linked(DAEMON, &gl.daemon_in_place(Profile::Release)?)?;
+    files.linked(DAEMON, &gl.daemon_in_place(announcing)?)?;
     files.program(gl, "usr/libexec/virgl_render_server")?;
     files.vulkan(gl, "lvp")?;
     Ok(files)
@@ -53,7 +53,7 @@ impl TestMachine {
     pub fn prepare(test: &str) -> Result<Self> {
         let root = Root::find_or_build()?;
         let gl = GlRoot::find_or_fetch()?;
-        let mut files = host_files(&gl)?;
+        let mut files = host_files(&gl, false)?;
         let test = programs::integration_test(test)?;
         files.linked(TEST, &gl.foreign(&test))?;
         let init = programs::guest()?;

@@ -39,20 +39,22 @@ pub struct NestedGuest {
     root: Root,
     initial: Vec<u8>,
     wanted: Programs,
+    announced: Option<String>,
 }
 
 impl NestedGuest {
-    /// Finds or makes everything.
+    /// Finds or makes everything. What is `announced` is the memory type that a test build of the daemon
+    /// announces blobs with, whatever they are (its option `--test-memtype`).
     ///
     /// # Errors
     /// As [`Guest::prepare`].
-    pub fn prepare(wanted: Programs) -> Result<Self> {
+    pub fn prepare(wanted: Programs, announced: Option<String>) -> Result<Self> {
         let Guest { root, initial, .. } = Guest::prepare(wanted)?;
         let gl = GlRoot::find_or_fetch()?;
         let mut archive = NamedTempFile::new().map_err(LabError::context("a temporary file"))?;
         let written = archive.write_all(&initial);
         written.map_err(LabError::context(archive.path().display()))?;
-        let mut files = host_files(&gl)?;
+        let mut files = host_files(&gl, announced.is_some())?;
         // Where `Root` looks for QEMU and a kernel below the folder that is named.
         files.linked("usr/bin/qemu-system-x86_64", &root.qemu)?;
         files.place(
@@ -77,6 +79,7 @@ impl NestedGuest {
             root,
             initial,
             wanted,
+            announced,
         })
     }
 
@@ -91,7 +94,9 @@ impl NestedGuest {
         let (program, archive) = (format!("/{PROGRAM}"), format!("/{ARCHIVE}"));
         let words = [&program, "venus", "--initial", &archive];
         // One word, which begins with a dash.
-        let options = format!("--options={options}");
+        let announced = self.announced.as_deref();
+        let announced = announced.map(|types| format!(" --test-memtype={types}"));
+        let options = format!("--options={options}{}", announced.unwrap_or_default());
         let words = words.into_iter().chain([options.as_str()]);
         let mut words = words.map(str::to_owned).collect::<Vec<_>>();
         words.extend(self.wanted.options().map(str::to_owned));
