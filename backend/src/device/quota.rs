@@ -62,9 +62,12 @@ pub const MAX_WAITING: usize = 16;
 /// with us while it is mapped.
 pub const HOST_BLOB_DESCRIPTORS: usize = 2;
 
-/// Descriptors that the renderer keeps of each of its resources, blobs included: the library's and the
-/// crate's, where the driver exports memory. Counted everywhere, as nobody says where that is.
-pub const RENDERED_DESCRIPTORS: usize = 2;
+/// Descriptors of a host blob that a renderer provides: beside those, the library's and the crate's.
+pub const RENDERED_BLOB_DESCRIPTORS: usize = HOST_BLOB_DESCRIPTORS + 2;
+
+/// Descriptors of a 3D resource: the crate keeps one where the driver exports memory. Counted everywhere,
+/// as nobody says where that is.
+pub const RENDERED_DESCRIPTORS: usize = 1;
 
 /// The quotas of one device. A command that would exceed one gets `ERR_OUT_OF_MEMORY`.
 #[derive(Clone, Copy, Debug)]
@@ -74,9 +77,9 @@ pub struct Limits {
     pub hostmem: u64,
     /// Number of resources of any kind.
     pub resources: usize,
-    /// File descriptors of resources and contexts: [`HOST_BLOB_DESCRIPTORS`] of each host blob, those counted that
-    /// are gone and not yet unmapped, [`RENDERED_DESCRIPTORS`] of each resource of the renderer's, and
-    /// [`CONTEXT_DESCRIPTORS`] of each of its contexts.
+    /// File descriptors: [`HOST_BLOB_DESCRIPTORS`] of each host blob, those counted that are gone and not
+    /// yet unmapped, [`RENDERED_BLOB_DESCRIPTORS`] of the renderer's, [`RENDERED_DESCRIPTORS`] of each 3D
+    /// resource, and [`CONTEXT_DESCRIPTORS`] of each of the renderer's contexts.
     pub descriptors: usize,
 }
 

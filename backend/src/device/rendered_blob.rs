@@ -7,7 +7,7 @@ use nosnoop_protocol::reply::{GpuError, Reply};
 
 use super::context::ContextSerial;
 use super::host_blob::HostBlob;
-use super::quota::{CONTEXT_DESCRIPTORS, HOST_BLOB_DESCRIPTORS, RENDERED_DESCRIPTORS};
+use super::quota::{CONTEXT_DESCRIPTORS, HOST_BLOB_DESCRIPTORS, RENDERED_BLOB_DESCRIPTORS};
 use super::resource::{Resource, Storage};
 use super::three_d::refused;
 use super::{Device, SharedMemory, State};
@@ -100,7 +100,7 @@ impl State {
             return Err(GpuError::Unspec);
         }
         self.check_hostmem(len, 0)?;
-        self.check_descriptors(HOST_BLOB_DESCRIPTORS.saturating_add(RENDERED_DESCRIPTORS))?;
+        self.check_descriptors(RENDERED_BLOB_DESCRIPTORS)?;
         Ok((shared, serial, len))
     }
 

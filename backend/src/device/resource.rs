@@ -8,7 +8,8 @@ use nosnoop_protocol::reply::GpuError;
 use super::backing::Backing;
 use super::host_blob::HostBlob;
 use super::quota::{
-    HOST_BLOB_DESCRIPTORS, Limits, MAX_TOTAL_BACKING_ENTRIES, RENDERED_DESCRIPTORS,
+    HOST_BLOB_DESCRIPTORS, Limits, MAX_TOTAL_BACKING_ENTRIES, RENDERED_BLOB_DESCRIPTORS,
+    RENDERED_DESCRIPTORS,
 };
 use super::rendered::Rendered;
 use crate::render::software::Image;
@@ -67,15 +68,12 @@ impl Resource {
     }
 
     fn descriptors(&self) -> usize {
-        let own = match self.storage {
+        match self.storage {
+            Storage::HostBlob(_) if self.storage.is_renderers() => RENDERED_BLOB_DESCRIPTORS,
             Storage::HostBlob(_) => HOST_BLOB_DESCRIPTORS,
-            Storage::Image(_) | Storage::GuestBlob { .. } | Storage::Rendered(_) => 0,
-        };
-        let renderers = match self.storage.is_renderers() {
-            true => RENDERED_DESCRIPTORS,
-            false => 0,
-        };
-        own.saturating_add(renderers)
+            Storage::Rendered(_) => RENDERED_DESCRIPTORS,
+            Storage::Image(_) | Storage::GuestBlob { .. } => 0,
+        }
     }
 
     fn backing_entries(&self) -> usize {

@@ -318,7 +318,7 @@ fn the_renderers_contexts_are_counted() {
 #[test]
 fn the_renderers_resources_count_as_descriptors() {
     let limits = Limits {
-        descriptors: 5,
+        descriptors: 2,
         ..Limits::default()
     };
     let gpu = Gpu::with(limits, false);
