@@ -353,12 +353,21 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
                 .to_owned(),
         ));
     }
-    if parsed.wayland_socket.is_some() && parsed.shm_size == Some(0) {
-        return Err(UsageError(
-            "--shm-size 0 leaves no cross-domain contexts for --wayland-socket: leave one out"
-                .to_owned(),
-        ));
+    for (option, given, what) in [
+        (
+            "--wayland-socket",
+            parsed.wayland_socket.is_some(),
+            "no cross-domain contexts",
+        ),
+        ("--venus", parsed.venus.is_some(), "no memory"),
+    ] {
+        if given && parsed.shm_size == Some(0) {
+            return Err(UsageError(format!(
+                "--shm-size 0 leaves {what} for {option}: leave one out"
+            )));
+        }
     }
+    let shared = blobs || parsed.wayland_socket.is_some() || parsed.venus.is_some();
     if parsed.memory.allow_unverified && parsed.memory.noncoherent == Noncoherent::Off {
         return Err(UsageError(
             "--noncoherent=off uses no memory that --allow-unverified could allow: leave one out"
@@ -377,7 +386,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
     // shared memory and passes VIRGL on without CONTEXT_INIT: Mesa would take it for 3D.
     let default_shm_size = match endpoint {
         Endpoint::Path(_) => DEFAULT_SHM_SIZE,
-        Endpoint::Fd(_) if blobs || parsed.wayland_socket.is_some() => DEFAULT_SHM_SIZE,
+        Endpoint::Fd(_) if shared => DEFAULT_SHM_SIZE,
         Endpoint::Fd(_) => 0,
     };
     let options = Options {
@@ -623,7 +632,7 @@ mod tests {
     #[cfg(not(feature = "virgl"))]
     #[test]
     fn a_build_without_a_3d_renderer_says_how_to_get_one() {
-        for option in ["--virgl", "--virgl=gpu", "--virgl=software"] {
+        for option in ["--virgl", "--virgl=gpu", "--virgl=software", "--venus"] {
             let said = run(&["--socket-path=/s", option]).unwrap_err().to_string();
             for word in ["--features virgl", "libvirglrenderer-dev"] {
                 assert!(said.contains(word), "{said}");
@@ -636,13 +645,16 @@ mod tests {
     #[test]
     fn there_is_a_3d_renderer_where_one_is_asked_for() {
         let renderer = |option| options(&["--socket-path=/s", option]).renderer;
-        for option in ["--virgl", "--virgl=gpu", "--virgl=software"] {
+        for option in ["--virgl", "--virgl=gpu", "--virgl=software", "--venus"] {
             assert!(renderer(option).is_some(), "{option}");
         }
         assert!(renderer("--once").is_none());
         // libvirt names the renderer's GPU so, and has no shared memory.
         let of_libvirt = options(&["--fd=5", "--virgl", "--render-node=/n"]);
         assert_eq!(of_libvirt.shm_size, 0);
+        assert_eq!(options(&["--fd=5", "--venus"]).shm_size, 8 << 30);
+        let said = run(&["--fd=5", "--venus", "--shm-size=0"]).unwrap_err();
+        assert!(said.to_string().contains("no memory for --venus"), "{said}");
         let Ok(Action::Prove(gpu, _)) = run(&[proof::SUBCOMMAND, "--render-node=/n"]) else {
             panic!()
         };

@@ -24,6 +24,9 @@ use crate::planted::{Bug, planted};
 /// The bits of `context_init` that name the capability set.
 const CAPSET_MASK: u32 = 0xff;
 
+/// The capability sets of OpenGL: VIRTIO_GPU_CAPSET_VIRGL and VIRGL2.
+const OPENGL: [CapsetId; 2] = [CapsetId(1), CapsetId(2)];
+
 /// Names a context for good: the guest uses its ids again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ContextSerial(pub(super) u64);
@@ -163,17 +166,15 @@ impl Device {
     fn kind(&self, init: u32) -> Result<Kind, GpuError> {
         let capset = CapsetId(init & CAPSET_MASK);
         let cross_domain = || Ok(Kind::CrossDomain(CrossDomain::default()));
-        match (self.renderer.as_ref(), &self.shared_memory) {
-            // 0 leaves it to the device, as drivers do that do not know CONTEXT_INIT. The renderer's
-            // first set is what those mean.
-            (Some(renderer), _) if capset.0 == 0 && !renderer.capsets().is_empty() => {
-                let first = renderer.capsets().first().map_or(capset, |first| first.id);
-                Ok(Kind::Rendered(first))
-            }
-            (Some(renderer), _) if renderer.capsets().iter().any(|it| it.id == capset) => {
-                Ok(Kind::Rendered(capset))
-            }
-            (_, Some(_)) if capset.0 == 0 || capset == cross_domain::CAPSET => cross_domain(),
+        let rendered = self.renderer.iter().flat_map(|renderer| renderer.capsets());
+        // 0 leaves it to the device, as drivers do that do not know CONTEXT_INIT: those mean OpenGL.
+        let mut fitting = rendered.map(|it| it.id).filter(|id| match capset.0 {
+            0 => OPENGL.contains(id),
+            _ => *id == capset,
+        });
+        match (fitting.next(), &self.shared_memory) {
+            (Some(found), _) => Ok(Kind::Rendered(found)),
+            (None, Some(_)) if capset.0 == 0 || capset == cross_domain::CAPSET => cross_domain(),
             _ if planted(Bug::UnknownCapsetAccepted) => cross_domain(),
             _ => Err(GpuError::InvalidParameter),
         }

@@ -66,6 +66,8 @@ pub(crate) struct Script {
     pub(crate) export: Option<(OwnedFd, HandleKind, Option<u32>)>,
     /// A picture's memory.
     pub(crate) picture: Option<OwnedFd>,
+    /// It draws Vulkan, and no OpenGL. To be said before the start.
+    pub(crate) vulkan: bool,
     /// The fences.
     fences: Option<Arc<Fences>>,
     contexts: HashSet<ContextId>,
@@ -79,7 +81,7 @@ pub(crate) struct Script {
 pub(crate) struct Fake(Arc<Mutex<Script>>);
 
 impl Fake {
-    /// A fake with virgl's two capability sets, on a thread.
+    /// A fake on a thread: with virgl's two capability sets, unless it is told otherwise.
     pub(crate) fn start(&self) -> Arc<RenderThread> {
         let fake = self.clone();
         RenderThread::start(move |fences| {
@@ -164,7 +166,10 @@ pub(crate) fn capset(id: u32) -> Capset {
 
 impl Renderer for Fake {
     fn capsets(&self) -> Vec<Capset> {
-        vec![capset(1), capset(2)]
+        match self.with(|script| script.vulkan) {
+            true => vec![capset(4)],
+            false => vec![capset(1), capset(2)],
+        }
     }
 
     fn create_context(

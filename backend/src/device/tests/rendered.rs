@@ -74,7 +74,10 @@ impl Gpu {
     }
 
     fn on(display: Arc<Display>, limits: Limits, shared_memory: bool) -> Self {
-        let fake = Fake::default();
+        Self::drawn_by(Fake::default(), display, limits, shared_memory)
+    }
+
+    fn drawn_by(fake: Fake, display: Arc<Display>, limits: Limits, shared_memory: bool) -> Self {
         let source = || Source::open(Choice::default(), Arc::new(CacheFlusher::default())).unwrap();
         let shared = shared_memory.then(|| SharedMemory {
             size: 1 << 20,
@@ -297,6 +300,19 @@ fn contexts_are_made_for_the_capability_sets_there_are() {
     assert_eq!(both.create_context(1, 5), OK);
     assert_eq!(both.submit(1, &[]), OK, "the device's own");
     assert_eq!(both.calls(), []);
+}
+
+#[test]
+fn a_context_of_no_set_is_never_one_of_vulkan() {
+    let fake = Fake::default();
+    fake.with(|script| script.vulkan = true);
+    let display = Arc::clone(Bench::new(Limits::default()).device.display());
+    let gpu = Gpu::drawn_by(fake, display, Limits::default(), true);
+    assert_eq!(gpu.create_context(1, 0), OK);
+    assert_eq!(gpu.calls(), [], "cross-domain");
+    assert_eq!(gpu.create_context(2, 4), OK);
+    assert_eq!(gpu.calls().len(), 1);
+    assert_eq!(gpu.create_context(3, 1), BAD);
 }
 
 #[test]
