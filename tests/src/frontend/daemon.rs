@@ -163,6 +163,16 @@ impl Daemon {
             .clone()
     }
 
+    /// Waits until the daemon has written this to stderr: what it says before an answer may be read here
+    /// after that.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub fn await_stderr(&self, part: &str) -> Result<()> {
+        let said = || Ok(self.stderr().contains(part).then_some(()));
+        Deadline::after(patience()).poll(part, said)
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

@@ -35,6 +35,14 @@ impl Virgl {
             return Err(RenderError::Lost);
         }
         if self.vulkan.contains(&context) {
+            // What asks nothing of the process would be done without it.
+            if self
+                .workers
+                .as_ref()
+                .is_some_and(|it| it.has_ended(context))
+            {
+                return Err(RenderError::Lost);
+            }
             self.during(Peer::Context(context), work).map_err(error)
         } else {
             work(&mut self.rutabaga).map_err(error)
