@@ -172,17 +172,18 @@ fn await_log(rig: &Rig, part: &str) {
     waited.unwrap_or_else(|error| panic!("{error}: {}", rig.daemon.stderr()));
 }
 
-/// The daemon does nothing.
+/// The daemon does nothing, perhaps after it has cleared up; what spins does so for good.
 fn check_idle(rig: &Rig) {
-    // What ends may take some time to do so.
-    sleep(Duration::from_millis(200));
-    let before = rig.daemon.cpu_time().unwrap();
-    sleep(Duration::from_secs(1));
-    let used = rig.daemon.cpu_time().unwrap() - before;
-    assert!(
-        used < Duration::from_millis(50),
-        "{used:?} of CPU while idle"
-    );
+    let mut used = Duration::MAX;
+    for _ in 0..10 {
+        let before = rig.daemon.cpu_time().unwrap();
+        sleep(Duration::from_secs(1));
+        used = rig.daemon.cpu_time().unwrap() - before;
+        if used < Duration::from_millis(50) {
+            return;
+        }
+    }
+    panic!("{used:?} of CPU in a second while idle");
 }
 
 /// The capability sets that are offered.

@@ -128,22 +128,27 @@ fn one_ring_can_be_both() -> Result<()> {
     rig.finish()
 }
 
+/// The daemon does next to nothing: what was answered last may have an end.
+fn check_idle(rig: &Rig) -> Result<()> {
+    let before = rig.daemon.cpu_time()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let used = rig.daemon.cpu_time()? - before;
+    assert!(used < Duration::from_millis(20), "{used:?}");
+    Ok(())
+}
+
 #[test]
 fn what_waits_for_nothing_costs_nothing() -> Result<()> {
     let (_compositor, mut rig, mut channel, mut client) = connected()?;
     channel.poll(&mut rig.gpu)?;
     rig.gpu.display_info()?;
-    let before = rig.daemon.cpu_time()?;
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(rig.daemon.cpu_time()?, before);
+    check_idle(&rig)?;
     // A compositor that talks to one who does not listen.
     client.send(b"first");
     channel.receive(&mut rig.gpu)?;
     client.send(b"second");
     std::thread::sleep(Duration::from_millis(50));
-    let before = rig.daemon.cpu_time()?;
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(rig.daemon.cpu_time()?, before);
+    check_idle(&rig)?;
     rig.finish()
 }
 
