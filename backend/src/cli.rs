@@ -27,7 +27,7 @@ use crate::planted;
 use crate::render::gpu::Gpu;
 use crate::render::gpu::GpuChoice;
 #[cfg(feature = "virgl")]
-use crate::render::{native, proof};
+use crate::render::{OPENGL, native, proof};
 
 /// What `--print-capabilities` prints (QEMU docs/interop/vhost-user.json,
 /// `VHostUserBackendCapabilitiesGPU`): the features are those of a 3D renderer.
@@ -333,7 +333,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Us
         let node = parsed.render_node.clone();
         let mut capsets = Vec::new();
         if parsed.virgl.is_some() {
-            capsets.extend(native::VIRGL);
+            capsets.extend(OPENGL);
         }
         if parsed.venus.is_some() {
             capsets.push(native::VENUS);

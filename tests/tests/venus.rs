@@ -167,8 +167,7 @@ fn check_lost(rig: &mut Rig, context: u32) {
 
 /// Waits until the daemon's log has this.
 fn await_log(rig: &Rig, part: &str) {
-    let has = || Ok(rig.daemon.stderr().contains(part).then_some(()));
-    let waited = Deadline::after(MARGIN).poll(part, has);
+    let waited = rig.daemon.await_stderr(part, Deadline::after(MARGIN));
     waited.unwrap_or_else(|error| panic!("{error}: {}", rig.daemon.stderr()));
 }
 
@@ -236,7 +235,7 @@ fn what_vulkan_lacks_is_one_line_and_costs_nothing_else() -> Result<()> {
         let Some(mut rig) = start_after(before, &arguments) else {
             return Ok(());
         };
-        rig.daemon.await_stderr(line).unwrap();
+        await_log(&rig, line);
         let said = rig.daemon.stderr();
         let warnings = said.lines().filter(|line| line.contains("warn:"));
         assert_eq!(warnings.count(), 1, "{said}");

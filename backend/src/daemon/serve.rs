@@ -198,8 +198,8 @@ pub fn serve(options: &Options) -> Result<(), DaemonError> {
 const OTHER_DESCRIPTORS: u64 = 128;
 
 /// How many descriptors this process has for a guest's resources and contexts, beside those of channels.
-/// A front-end whose descriptors do not arrive is lost, so guests must not use them up. Takes all that this process may
-/// have.
+/// A front-end whose descriptors do not arrive is lost, so guests must not use them up. Takes all that
+/// this process may have.
 fn descriptor_limit(channels: bool) -> usize {
     let before = getrlimit(Resource::Nofile);
     let all = Rlimit {

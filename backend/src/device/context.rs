@@ -20,12 +20,10 @@ use super::three_d::refused;
 use super::{Device, Effect, State, Verdict};
 use crate::GuestMemory;
 use crate::planted::{Bug, planted};
+use crate::render::OPENGL;
 
 /// The bits of `context_init` that name the capability set.
 const CAPSET_MASK: u32 = 0xff;
-
-/// The capability sets of OpenGL: VIRTIO_GPU_CAPSET_VIRGL and VIRGL2.
-const OPENGL: [CapsetId; 2] = [CapsetId(1), CapsetId(2)];
 
 /// Names a context for good: the guest uses its ids again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

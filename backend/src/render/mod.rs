@@ -31,6 +31,9 @@ use nosnoop_protocol::command::{BlobFlags, Create3d, Transfer3d};
 use nosnoop_protocol::geometry::Rect;
 use nosnoop_protocol::ids::{BlobId, CapsetId, ContextId, ResourceId, RingIdx};
 
+/// The capability sets of OpenGL: VIRTIO_GPU_CAPSET_VIRGL and VIRGL2.
+pub(crate) const OPENGL: [CapsetId; 2] = [CapsetId(1), CapsetId(2)];
+
 /// One capability set, as the guest gets it.
 ///
 /// Source: virtio 1.4, "GPU Device / Device Operation: controlq", VIRTIO_GPU_CMD_GET_CAPSET.

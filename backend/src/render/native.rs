@@ -19,8 +19,6 @@ use crate::daemon::serve::StartRenderer;
 use crate::sync::lock;
 use crate::sys::environment;
 
-/// The capability sets of OpenGL: VIRGL and VIRGL2.
-pub(crate) const VIRGL: [CapsetId; 2] = [CapsetId(1), CapsetId(2)];
 /// The capability set of Vulkan: VENUS.
 pub(crate) const VENUS: CapsetId = CapsetId(4);
 

@@ -168,9 +168,9 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Timeout`].
-    pub fn await_stderr(&self, part: &str) -> Result<()> {
+    pub fn await_stderr(&self, part: &str, deadline: Deadline) -> Result<()> {
         let said = || Ok(self.stderr().contains(part).then_some(()));
-        Deadline::after(patience()).poll(part, said)
+        deadline.poll(part, said)
     }
 
     /// Sends a signal.

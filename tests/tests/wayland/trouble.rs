@@ -79,8 +79,10 @@ fn without_a_compositor_contexts_are_refused_and_the_rest_goes_on() -> Result<()
     let mut channel = Channel::without_init(&mut rig.gpu, 1, RING)?;
     let open = submit_3d(1, &init(RING, RING + 1, 1));
     assert_eq!(rig.gpu.answer(&open)?, resp::ERR_UNSPEC);
-    rig.daemon.await_stderr(path.to_str().unwrap())?;
-    rig.daemon.await_stderr("--wayland-socket")?;
+    rig.daemon
+        .await_stderr(path.to_str().unwrap(), Deadline::default())?;
+    rig.daemon
+        .await_stderr("--wayland-socket", Deadline::default())?;
     // The context can still have no channel, and its fences wait for nothing.
     rig.gpu.submit_3d(1, &init(RING, RING + 1, 0))?;
     channel.poll(&mut rig.gpu)?;
@@ -264,7 +266,7 @@ fn a_host_without_descriptors_is_out_of_memory() -> Result<()> {
     client.send_with(b"lost", &[writer.as_fd()]);
     assert_eq!(channel.receive(&mut rig.gpu)?, (vec![], vec![]));
     assert!(client.has_ended());
-    rig.daemon.await_stderr("ulimit")?;
+    rig.daemon.await_stderr("ulimit", Deadline::default())?;
     prlimit(pid, Resource::Nofile, before).unwrap();
     rig.finish()
 }
